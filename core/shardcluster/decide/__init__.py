@@ -1,0 +1,96 @@
+"""Decide what to do next: one observation in, one Decision out.
+
+Law: pure.  The concerns below are asked in order of danger and the first that wants something
+gets it; nothing is remembered, so a controller killed anywhere is followed by one that reads
+the same world and goes on.  A concern that only wants to *wait* (a silent master whose fate
+gossip decides, views that disagree) gives a hold: concerns that mend go on under a hold,
+concerns that change the shape of the store don't.
+
+Order (docs/architecture.md): lost masters, broken views, missing nodes, formation, replicas,
+open slots and planned moves, settings, shrinking, idle.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from shardcluster.actions import Decision, MarkFormed, MarkRebalanced, Reason, Wait
+from shardcluster.decide import formation, lost_masters, moves, nodes, settings, shrink, views
+from shardcluster.decide.timing import IDLE_S, SOON_S
+from shardcluster.picture import all_slots_owned, draw
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from shardcluster.observed import Observed
+    from shardcluster.picture import Picture
+    from shardcluster.spec import Spec
+
+    Concern = Callable[[Picture], Decision | None]
+
+__all__ = ["decide", "decide_on"]
+
+# Each returns an action, a hold (a Decision to wait) or None.
+_MENDING: tuple[Concern, ...] = (
+    lost_masters.lost_masters,
+    views.disagreeing,
+    views.foreign_nodes,
+    views.introductions,
+    views.strangers,
+    nodes.ended_nodes,
+    nodes.missing_nodes,
+    formation.formation,
+    nodes.replicas,
+)
+_SHAPING: tuple[Concern, ...] = (
+    moves.open_slots,
+    moves.planned_moves,
+    settings.settings,
+    shrink.shrink,
+)
+
+
+def decide(spec: Spec, observed: Observed) -> Decision:
+    """The next bounded step for a store that shall look like `spec` and was seen as `observed`."""
+    return decide_on(draw(spec, observed))
+
+
+def decide_on(picture: Picture) -> Decision:
+    """`decide` for a picture drawn already."""
+    if picture.spec.paused:
+        return Decision(
+            Wait(IDLE_S), Reason.PAUSED, "Paused: the store is watched and nothing is changed."
+        )
+    hold: Decision | None = None
+    for concern in _MENDING:
+        decision = concern(picture)
+        if decision is None:
+            continue
+        if not isinstance(decision.action, Wait):
+            return decision
+        hold = hold or decision
+    if hold is not None:
+        return hold
+    for concern in _SHAPING:
+        decision = concern(picture)
+        if decision is not None:
+            return decision
+    return _idle(picture)
+
+
+def _idle(picture: Picture) -> Decision:
+    observed, spec = picture.observed, picture.spec
+    if not all_slots_owned(picture):
+        return Decision(Wait(SOON_S), Reason.FORMING, "Waiting for every slot to have an owner.")
+    if not observed.formed_before:
+        return Decision(MarkFormed(), Reason.FORMING, f"The store {spec.name} is formed.")
+    if observed.rebalance_asked:
+        return Decision(
+            MarkRebalanced(), Reason.REBALANCING, "The rebalance that was asked for is done."
+        )
+    shards = sum(shard.wanted for shard in picture.shards)
+    return Decision(
+        Wait(IDLE_S),
+        Reason.IDLE,
+        f"All {shards} shards serve their slots with {spec.replicas_per_shard} replicas each.",
+    )

@@ -1,0 +1,127 @@
+"""The right nodes, started and following the right masters.
+
+Law: a place is asked for before it is needed, a process is started again only after the question
+who leads its shard is settled, and a node that holds data nobody asked it to hold is not turned
+into a replica.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from shardcluster.actions import Decision, Reason, Replicate, RestartNode, ScaleShard, Wait
+from shardcluster.decide.timing import SOON_S
+from shardcluster.observed import Role
+
+if TYPE_CHECKING:
+    from shardcluster.observed import ObservedNode
+    from shardcluster.picture import Picture, ShardPicture
+
+__all__ = ["ended_nodes", "missing_nodes", "replicas"]
+
+
+def ended_nodes(picture: Picture) -> Decision | None:
+    """Start an ended node again, unless it still owns slots (then `lost_masters` decides)."""
+    if not picture.observed.can_restart:
+        return None
+    for shard in picture.shards:
+        for node in shard.nodes:
+            if not node.ended or picture.ids.get(node.name) in picture.owned:
+                continue
+            # Without storage its old id would come back with nothing behind it; with the whole
+            # store down (nobody answers) the old ids still carry the slots and are kept.
+            fresh = picture.spec.memory_only and bool(picture.answering)
+            return Decision(
+                RestartNode(node.name, fresh=fresh),
+                Reason.NODE_RESTARTING,
+                f"{node.name} ended and is started again.",
+                healthy=False,
+            )
+    return None
+
+
+def missing_nodes(picture: Picture) -> Decision | None:
+    """Ask for the places that the spec wants and the platform has not."""
+    count = 1 + picture.spec.replicas_per_shard
+    hold: Decision | None = None
+    for name in picture.spec.wanted_shards():
+        shard = picture.shard(name)
+        have = len(shard.nodes) if shard is not None else 0
+        if have < count:
+            spare = picture.observed.spare_nodes
+            if spare is None or spare > 0:
+                return Decision(
+                    ScaleShard(name, count),
+                    Reason.NODES_STARTING,
+                    f"Starting {count - have} nodes for {name}.",
+                )
+            hold = hold or Decision(
+                Wait(SOON_S),
+                Reason.NODE_PENDING,
+                f"{name} needs {count - have} more nodes and no spare node is there: start one"
+                " more.",
+                healthy=False,
+            )
+        elif shard is not None:
+            hold = hold or _pending(shard)
+    return hold
+
+
+def _pending(shard: ShardPicture) -> Decision | None:
+    for node in shard.nodes:
+        if node.pending:
+            return Decision(
+                Wait(SOON_S), Reason.NODE_PENDING, f"{node.name}: {node.pending}", healthy=False
+            )
+    return None
+
+
+def replicas(picture: Picture) -> Decision | None:
+    """Let every other node of a shard follow its master."""
+    hold: Decision | None = None
+    for shard in picture.shards:
+        if shard.master is None or shard.master.view is None:
+            continue
+        master_id = shard.master.view.node_id
+        for node in shard.nodes:
+            if node is shard.master or node.view is None or node.view.master_id == master_id:
+                continue
+            if picture.leaving(node):
+                continue  # `shrink` lets it go; it was reset, perhaps, and must not come back
+            decision = _follow(picture, shard, node, shard.master)
+            if decision is not None and not isinstance(decision.action, Wait):
+                return decision
+            hold = hold or decision
+    return hold
+
+
+def _follow(
+    picture: Picture, shard: ShardPicture, node: ObservedNode, master: ObservedNode
+) -> Decision | None:
+    view, master_view = node.view, master.view
+    assert view is not None
+    assert master_view is not None
+    if view.slots:
+        return None  # a second master of the shard: `moves` brings its slots home first
+    if not any(
+        peer.node_id == master_view.node_id and not peer.flags & {"handshake", "noaddr"}
+        for peer in view.peers
+    ):
+        return Decision(
+            Wait(SOON_S),
+            Reason.MEETING,
+            f"{node.name} has yet to hear of {master.name}, the master of {shard.name}.",
+        )
+    if view.role is Role.MASTER and view.keys:
+        return Decision(
+            Wait(SOON_S),
+            Reason.FOREIGN_NODE,
+            f"{node.name} owns no slot but holds {view.keys} keys: it is not made a replica, which"
+            " would erase them. Look at them, then FLUSHALL there.",
+            healthy=False,
+        )
+    return Decision(
+        Replicate(node.name, master.name, master_view.node_id),
+        Reason.REPLICA_JOINING,
+        f"{node.name} becomes a replica of {master.name}.",
+    )

@@ -1,0 +1,226 @@
+"""One observation, put in order: which node is which id, who owns which slot, who leads a shard.
+
+Law: what a node says of *itself* counts; what others say of it counts only while it is silent.
+Two that both claim a slot are a conflict to wait out (the engine settles it by epoch), never a
+thing to guess about.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from shardcluster.observed import Role
+from shardcluster.slots import SLOT_COUNT, SlotSet
+
+if TYPE_CHECKING:
+    from shardcluster.observed import NodeView, Observed, ObservedNode, PeerView
+    from shardcluster.spec import Spec
+
+__all__ = ["Picture", "ShardPicture", "draw"]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPicture:
+    """One shard of the platform: its places and who leads them."""
+
+    name: str
+    nodes: tuple[ObservedNode, ...]
+    slots: SlotSet  # owned by any of its nodes
+    owner: ObservedNode | None  # the node that owns (most of) its slots, answering or not
+    master: ObservedNode | None  # an answering master: the owner, or of a slotless shard its leader
+    wanted: bool
+
+    @property
+    def replicas(self) -> tuple[ObservedNode, ...]:
+        """Answering nodes that follow the shard's owner or leader."""
+        return tuple(
+            node
+            for node in self.nodes
+            if node.view is not None and node.view.role is Role.REPLICA
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What `decide` looks at."""
+
+    spec: Spec
+    observed: Observed
+    shards: tuple[ShardPicture, ...]  # in order of their numbers
+    ids: dict[str, str]  # node name -> node id, as far as known
+    names: dict[str, str]  # node id -> node name
+    owned: dict[str, SlotSet]  # node id -> slots, of every id that owns any
+    unowned: SlotSet
+    contested: SlotSet  # claimed by two answering nodes
+
+    @property
+    def answering(self) -> tuple[ObservedNode, ...]:
+        """Nodes that answered in this pass."""
+        return tuple(node for node in self.observed.nodes if node.view is not None)
+
+    @property
+    def hub(self) -> ObservedNode | None:
+        """The answering node through which others are introduced: of those with slots, the best known."""
+        own = frozenset(self.names)
+
+        def rank(node: ObservedNode) -> tuple[bool, int]:
+            view = _view(node)
+            known = sum(peer.node_id in own for peer in view.peers)
+            return (self.ids[node.name] in self.owned, known)
+
+        return max(self.answering, key=rank, default=None)
+
+    def leaving(self, node: ObservedNode) -> bool:
+        """Whether the spec has no place for the node: its shard or its ordinal is too much."""
+        surplus = node.ordinal > self.spec.replicas_per_shard
+        return surplus or node.shard not in self.spec.wanted_shards()
+
+    def shard(self, name: str) -> ShardPicture | None:
+        """The shard of that name, if the platform has a place of it."""
+        return next((shard for shard in self.shards if shard.name == name), None)
+
+    def shard_of_id(self, node_id: str) -> ShardPicture | None:
+        """The shard that the node of that id belongs to."""
+        name = self.names.get(node_id)
+        return next(
+            (shard for shard in self.shards if any(node.name == name for node in shard.nodes)), None
+        )
+
+    def peer_lines(self, node_id: str) -> tuple[PeerView, ...]:
+        """What every *other* answering node says of that id."""
+        return tuple(
+            peer
+            for node in self.answering
+            if self.ids[node.name] != node_id
+            for peer in _view(node).peers
+            if peer.node_id == node_id
+        )
+
+    @property
+    def owner_ids(self) -> frozenset[str]:
+        """The ids that own slots: the masters that vote."""
+        return frozenset(self.owned)
+
+    def votes_possible(self) -> bool:
+        """Whether a majority of the masters that own slots answers."""
+        alive = sum(self.ids[node.name] in self.owned for node in self.answering)
+        return alive * 2 > len(self.owned)
+
+
+def _view(node: ObservedNode) -> NodeView:
+    assert node.view is not None  # callers pass answering nodes
+    return node.view
+
+
+def draw(spec: Spec, observed: Observed) -> Picture:
+    """Put an observation in order; never fails, whatever was seen."""
+    answering = [node for node in observed.nodes if node.view is not None]
+    ids = _ids(observed, answering)
+    names = {node_id: name for name, node_id in ids.items()}
+    owned, contested = _ownership(answering)
+    everything = SlotSet()
+    for slots in owned.values():
+        everything |= slots
+    wanted = spec.wanted_shards()
+    by_shard: dict[str, list[ObservedNode]] = {}
+    for node in observed.nodes:
+        by_shard.setdefault(node.shard, []).append(node)
+    shards = tuple(
+        _shard(name, tuple(nodes), ids, owned, wanted=name in wanted)
+        for name, nodes in by_shard.items()
+    )
+    return Picture(
+        spec, observed, shards, ids, names, owned, SlotSet.full() - everything, contested
+    )
+
+
+def _ids(observed: Observed, answering: list[ObservedNode]) -> dict[str, str]:
+    ids = {node.name: _view(node).node_id for node in answering}
+    taken = set(ids.values())
+    at_address = {
+        peer.address: peer.node_id for node in answering for peer in _view(node).peers
+    }
+    for node in observed.nodes:
+        if node.view is not None:
+            continue
+        guess = node.known_id or (node.address and at_address.get(node.address))
+        if guess and guess not in taken:
+            ids[node.name] = guess
+            taken.add(guess)
+    return ids
+
+
+def _ownership(answering: list[ObservedNode]) -> tuple[dict[str, SlotSet], SlotSet]:
+    """Slots by owner id, and the slots that two answering nodes claim.
+
+    An answering node speaks for itself.  For a silent one the others are asked, and what an
+    answering node claims is taken off: a promoted replica's claim is newer than hearsay.
+    Among two answering claimants the higher config epoch will win in the engine.
+    """
+    owned: dict[str, SlotSet] = {}
+    claimed = SlotSet()
+    contested = SlotSet()
+    by_epoch = sorted(
+        (_view(node) for node in answering if _view(node).role is Role.MASTER),
+        key=lambda view: (-view.myself.config_epoch, view.node_id),
+    )
+    for view in by_epoch:
+        contested |= view.slots & claimed
+        if mine := view.slots - claimed:
+            owned[view.node_id] = mine
+        claimed |= view.slots
+    speaking = {_view(node).node_id for node in answering}
+    hearsay: dict[str, tuple[int, SlotSet]] = {}
+    for node in answering:
+        for peer in _view(node).peers:
+            if peer.node_id in speaking or not peer.slots:
+                continue
+            epoch, slots = hearsay.get(peer.node_id, (-1, SlotSet()))
+            if peer.config_epoch > epoch:
+                hearsay[peer.node_id] = (peer.config_epoch, peer.slots)
+            elif peer.config_epoch == epoch:
+                hearsay[peer.node_id] = (epoch, slots | peer.slots)
+    for node_id, (_, slots) in sorted(hearsay.items(), key=lambda item: -item[1][0]):
+        if mine := slots - claimed:
+            owned[node_id] = mine
+            claimed |= mine
+    return owned, contested
+
+
+def _shard(
+    name: str,
+    nodes: tuple[ObservedNode, ...],
+    ids: dict[str, str],
+    owned: dict[str, SlotSet],
+    *,
+    wanted: bool,
+) -> ShardPicture:
+    slots = SlotSet()
+    owners: list[tuple[int, ObservedNode]] = []
+    for node in nodes:
+        mine = owned.get(ids.get(node.name, ""), SlotSet())
+        slots |= mine
+        if mine:
+            owners.append((len(mine), node))
+    owner = max(owners, key=lambda pair: (pair[0], -pair[1].ordinal))[1] if owners else None
+    master = owner if owner is not None and owner.view is not None else None
+    if owner is None:
+        master = _leader(nodes, ids)
+    return ShardPicture(name, nodes, slots, owner, master, wanted)
+
+
+def _leader(nodes: tuple[ObservedNode, ...], ids: dict[str, str]) -> ObservedNode | None:
+    """The master of a shard without slots: whom its nodes follow, else the lowest ordinal."""
+    masters = [
+        node for node in nodes if node.view is not None and node.view.role is Role.MASTER
+    ]
+    followed = {node.view.master_id for node in nodes if node.view is not None}
+    return next(
+        (node for node in masters if ids[node.name] in followed), masters[0] if masters else None
+    )
+
+
+def all_slots_owned(picture: Picture) -> bool:
+    """Whether each of the 16,384 slots has an owner."""
+    return sum(len(slots) for slots in picture.owned.values()) == SLOT_COUNT

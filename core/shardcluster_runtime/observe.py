@@ -1,0 +1,254 @@
+"""Look at every node once: the I/O half of a pass.
+
+Law: one open connection a node, all nodes in parallel, each bounded.  A node that was silent in
+the last pass is not waited for in this one: its answer counts when it comes.  What is reported
+is what was heard now; of the past only `silent_ms` and the id it last answered with are kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import hiredis
+
+from shardcluster.cluster_nodes import parse_cluster_nodes, parse_info
+from shardcluster.observed import NodeView, Observed, ObservedNode, Role
+from shardcluster_runtime.wire import ConnectionLost, NodeConnection, NodeReplyError, Overloaded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from shardcluster.observed import Address
+    from shardcluster_runtime.platforms.protocol import Platform, PlatformNode
+
+__all__ = ["Observer", "read_view"]
+
+PASS_WAIT_S = 0.4  # how long a pass waits for nodes that answered in the last one
+CONNECT_TIMEOUT_S = 1.0
+PROBE_TIMEOUT_S = 5.0  # after this a probe is given up and the connection made anew
+PARALLEL_PROBES_MAX = 64
+
+
+@dataclass(slots=True)
+class _Watch:
+    """What is kept of one place between passes."""
+
+    address: Address
+    last_answer_s: float
+    connection: NodeConnection | None = None
+    probe: asyncio.Task[NodeView | None] | None = None
+    silent: bool = False
+    refused: bool = False
+    loading: bool = False
+    trouble: str = ""
+    known_id: str | None = None
+
+
+class Observer:
+    """Keeps the connections and turns one round of answers into an `Observed`."""
+
+    def __init__(
+        self, platform: Platform, wake: Callable[[], None], *, clock: Callable[[], float] = time.time
+    ) -> None:
+        """`wake` is called in the moment a node's connection ends; `clock` gives Unix time, s."""
+        self._platform = platform
+        self._wake = wake
+        self._clock = clock
+        self._watches: dict[str, _Watch] = {}
+        self._limit = asyncio.Semaphore(PARALLEL_PROBES_MAX)
+        self.settings: tuple[str, ...] = ()  # names of the engine settings to read
+
+    def connection(self, node: str) -> NodeConnection | None:
+        """The open connection to a node, if there is one now."""
+        watch = self._watches.get(node)
+        connection = watch.connection if watch else None
+        return connection if connection is not None and not connection.closed else None
+
+    async def observe(self, *, rebalance_asked: bool = False) -> Observed:
+        """One pass.  Raises what the platform raises when it can't list its nodes."""
+        places = await self._platform.nodes()
+        self._follow(places)
+        await self._probe(places)
+        return Observed(
+            nodes=tuple(self._seen(place) for place in places),
+            now_ms=int(self._clock() * 1000),
+            spare_nodes=await self._platform.spare_nodes(),
+            formed_before=self._platform.formed_before,
+            can_fence=self._platform.can_fence,
+            can_restart=self._platform.can_restart,
+            rebalance_asked=rebalance_asked,
+            keeps_data=self._platform.keeps_data,
+        )
+
+    async def close(self) -> None:
+        """End all connections."""
+        for watch in self._watches.values():
+            await _drop(watch)
+        self._watches.clear()
+
+    def _follow(self, places: Iterable[PlatformNode]) -> None:
+        """Keep exactly one watch for every place that has an address."""
+        addresses = {place.name: place.address for place in places}
+        for name, watch in list(self._watches.items()):
+            if addresses.get(name) != watch.address:
+                known_id = watch.known_id
+                self._forget(name)
+                if (address := addresses.get(name)) is not None:
+                    self._watches[name] = _Watch(address, self._clock(), known_id=known_id)
+        for name, address in addresses.items():
+            if address is not None and name not in self._watches:
+                self._watches[name] = _Watch(address, self._clock())
+
+    def _forget(self, name: str) -> None:
+        watch = self._watches.pop(name)
+        if watch.probe is not None:
+            watch.probe.cancel()
+        if watch.connection is not None:
+            watch.connection.close()
+
+    async def _probe(self, places: Iterable[PlatformNode]) -> None:
+        ended = {place.name for place in places if place.ended}
+        waited_for: list[asyncio.Task[NodeView | None]] = []
+        for name, watch in self._watches.items():
+            if watch.probe is None or watch.probe.done():
+                watch.probe = asyncio.create_task(self._look(watch))
+            if not watch.silent or name in ended:
+                waited_for.append(watch.probe)
+        if waited_for:
+            await asyncio.wait(waited_for, timeout=PASS_WAIT_S)
+        else:
+            await asyncio.sleep(0)
+
+    async def _look(self, watch: _Watch) -> NodeView | None:
+        watch.refused = watch.loading = False
+        async with self._limit:
+            try:
+                async with asyncio.timeout(PROBE_TIMEOUT_S):
+                    view = await self._ask(watch)
+            except ConnectionRefusedError:
+                watch.refused = True
+                return None
+            except NodeReplyError as error:
+                watch.loading = error.code == "LOADING"
+                watch.trouble = "" if watch.loading else str(error)
+                if watch.loading:
+                    watch.last_answer_s = self._clock()
+                return None
+            except (OSError, TimeoutError, ConnectionLost, Overloaded, ValueError) as error:
+                watch.trouble = str(error)
+                if watch.connection is not None:
+                    watch.connection.close()
+                return None
+        watch.trouble = ""
+        watch.last_answer_s = self._clock()
+        watch.known_id = view.node_id
+        return view
+
+    async def _ask(self, watch: _Watch) -> NodeView:
+        if watch.connection is None or watch.connection.closed:
+            watch.connection = await NodeConnection.open(
+                watch.address,
+                timeout_s=CONNECT_TIMEOUT_S,
+                credentials=self._platform.credentials,
+                on_closed=lambda _connection: self._wake(),
+            )
+        return await read_view(watch.connection, self.settings)
+
+    def _seen(self, place: PlatformNode) -> ObservedNode:
+        watch = self._watches.get(place.name)
+        if watch is None:
+            return ObservedNode(
+                place.name, place.shard, place.ordinal, place.address,
+                ended=place.ended, pending=place.pending,
+            )  # fmt: skip
+        view = None
+        if watch.probe is not None and watch.probe.done() and not watch.probe.cancelled():
+            view = watch.probe.result()
+        if view is not None and (watch.connection is None or watch.connection.closed):
+            view = None  # it answered and ended before the pass was over
+        watch.silent = view is None
+        silent_s = 0.0 if view is not None else self._clock() - watch.last_answer_s
+        return ObservedNode(
+            name=place.name,
+            shard=place.shard,
+            ordinal=place.ordinal,
+            address=place.address,
+            view=view,
+            ended=place.ended,
+            refused=watch.refused and view is None,
+            loading=watch.loading and view is None,
+            silent_ms=int(max(silent_s, 0.0) * 1000),
+            known_id=watch.known_id,
+            pending=place.pending,
+            trouble=watch.trouble if view is None else "",
+        )
+
+
+async def _drop(watch: _Watch) -> None:
+    if watch.probe is not None:
+        watch.probe.cancel()
+        with contextlib.suppress(asyncio.CancelledError, OSError):
+            await watch.probe
+    if watch.connection is not None:
+        watch.connection.close()
+
+
+async def read_view(connection: NodeConnection, settings: tuple[str, ...] = ()) -> NodeView:
+    """Everything a pass wants to know of one node, in one round trip.
+
+    Raises NodeReplyError when the node refuses (LOADING, NOAUTH), ConnectionLost, or ValueError
+    for an answer that can't be read.
+    """
+    commands: list[tuple[str, ...]] = [
+        ("CLUSTER", "NODES"),
+        ("CLUSTER", "INFO"),
+        ("INFO", "server", "memory", "stats", "replication"),
+        ("DBSIZE",),
+    ]
+    if settings:
+        commands.append(("CONFIG", "GET", *settings))
+    replies = await connection.calls(commands)
+    for reply in replies:
+        if isinstance(reply, hiredis.ReplyError):
+            raise NodeReplyError(str(reply))
+    return _view(replies)
+
+
+def _view(replies: list[Any]) -> NodeView:
+    nodes = parse_cluster_nodes(replies[0].decode())
+    cluster = parse_info(replies[1].decode())
+    info = parse_info(replies[2].decode(errors="replace"))
+    config = [value.decode(errors="replace") for value in replies[4]] if len(replies) > 4 else []  # noqa: PLR2004
+    myself = next((peer for peer in nodes.peers if "myself" in peer.flags), None)
+    if myself is None:
+        message = "CLUSTER NODES without the node itself"
+        raise ValueError(message)
+    replica = info.get("role") == "slave"
+    down_s = int(info.get("master_link_down_since_seconds", "0"))
+    return NodeView(
+        node_id=myself.node_id,
+        role=Role.REPLICA if "slave" in myself.flags else Role.MASTER,
+        master_id=myself.master_id,
+        peers=nodes.peers,
+        migrating=nodes.migrating,
+        importing=nodes.importing,
+        current_epoch=int(cluster.get("cluster_current_epoch", "0")),
+        cluster_ok=cluster.get("cluster_state") == "ok",
+        keys=int(replies[3]),
+        used_memory_bytes=int(info.get("used_memory", "0")),
+        max_memory_bytes=int(info.get("maxmemory", "0")),
+        offset=int(info.get("slave_repl_offset" if replica else "master_repl_offset", "0")),
+        link_up=not replica or info.get("master_link_status") == "up",
+        link_down_ms=-1 if down_s < 0 else down_s * 1000,
+        syncing=info.get("master_sync_in_progress", "0") == "1",
+        replicas_online=sum(
+            name.startswith("slave") and "state=online" in value for name, value in info.items()
+        ),
+        ops_per_second=int(info.get("instantaneous_ops_per_sec", "0")),
+        version=info.get("valkey_version") or info.get("redis_version", ""),
+        config=tuple(zip(config[::2], config[1::2], strict=True)),
+    )

@@ -1,0 +1,220 @@
+"""One multiplexed connection to one node.
+
+Why not redis-py here: this connection is kept open for the life of the node so that the kernel
+tells of a death at once (`on_closed`), and all commands of one event-loop tick leave as one
+write, which the gateway's and the migrator's hot paths live on.  hiredis packs and parses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import hiredis
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Iterable
+
+    from shardcluster.observed import Address
+
+__all__ = ["ConnectionLost", "Credentials", "NodeConnection", "NodeReplyError", "Overloaded"]
+
+PENDING_MAX = 65_536  # replies awaited on one connection; more means the node is not keeping up
+
+Argument = bytes | str | int | float
+
+
+class ConnectionLost(ConnectionError):
+    """The connection ended. `sent` is False when the command surely never left this process."""
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        """`sent` decides whether sending again could apply the command twice."""
+        super().__init__(message)
+        self.sent = sent
+
+
+class NodeReplyError(Exception):
+    """The node answered with an error; `code` is its first word (MOVED, CLUSTERDOWN, ERR …)."""
+
+    def __init__(self, message: str) -> None:
+        """`message` is the engine's own sentence."""
+        super().__init__(message)
+        self.code = message.split(" ", 1)[0]
+
+
+class Overloaded(Exception):
+    """More than `PENDING_MAX` commands wait for an answer; nothing was sent."""
+
+
+class Credentials:
+    """How to log in to nodes; kept out of every repr, log and status."""
+
+    __slots__ = ("password", "tls", "username")
+
+    def __init__(
+        self,
+        password: str | None = None,
+        username: str | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """No password means no AUTH is sent; `tls` None means plain TCP."""
+        self.password = password
+        self.username = username
+        self.tls = tls
+
+    def __repr__(self) -> str:
+        """Nothing of the secret."""
+        return "Credentials(…)"
+
+
+class NodeConnection(asyncio.Protocol):
+    """A pipelined RESP connection; make one with `open`."""
+
+    def __init__(self, address: Address, on_closed: Callable[[NodeConnection], None] | None) -> None:
+        """Use `open`, which also connects and logs in."""
+        self.address = address
+        self.closed = False
+        self._on_closed = on_closed
+        self._loop = asyncio.get_running_loop()
+        self._reader = hiredis.Reader()
+        self._transport: asyncio.Transport | None = None
+        self._outgoing: list[bytes] = []
+        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._unsent = 0  # how many at the right end of _waiting are still in _outgoing
+
+    @classmethod
+    async def open(
+        cls,
+        address: Address,
+        *,
+        timeout_s: float,
+        credentials: Credentials | None = None,
+        on_closed: Callable[[NodeConnection], None] | None = None,
+    ) -> NodeConnection:
+        """Connect and log in within `timeout_s`.
+
+        Raises ConnectionRefusedError when nobody listens, TimeoutError or OSError otherwise,
+        NodeReplyError when the login is refused.
+        """
+        loop = asyncio.get_running_loop()
+        credentials = credentials or Credentials()
+        async with asyncio.timeout(timeout_s):
+            _, connection = await loop.create_connection(
+                lambda: cls(address, on_closed), address.host, address.port, ssl=credentials.tls
+            )
+            try:
+                if credentials.password is not None:
+                    user = (credentials.username,) if credentials.username else ()
+                    await connection.call("AUTH", *user, credentials.password)
+            except BaseException:
+                connection.close()
+                raise
+        return connection
+
+    @property
+    def waiting(self) -> int:
+        """How many commands wait for their answer: the node's queue as seen from here."""
+        return len(self._waiting)
+
+    def send(self, *command: Argument) -> asyncio.Future[Any]:
+        """Queue a command; the future yields the reply, error replies as `hiredis.ReplyError` values.
+
+        Raises ConnectionLost(sent=False) on a closed connection and Overloaded over the limit.
+        """
+        return self.send_packed(hiredis.pack_command(command))
+
+    def send_packed(self, packed: bytes) -> asyncio.Future[Any]:
+        """`send` for one command already in RESP form."""
+        if self.closed:
+            message = f"no connection to {self.address}"
+            raise ConnectionLost(message, sent=False)
+        if len(self._waiting) >= PENDING_MAX:
+            message = f"{PENDING_MAX} commands already wait for {self.address}"
+            raise Overloaded(message)
+        if not self._outgoing:
+            self._loop.call_soon(self._flush)
+        self._outgoing.append(packed)
+        self._unsent += 1
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._waiting.append(future)
+        return future
+
+    async def call(self, *command: Argument, timeout_s: float | None = None) -> Any:
+        """Send and wait; raises NodeReplyError for an error reply, TimeoutError after `timeout_s`."""
+        async with asyncio.timeout(timeout_s):
+            return _raised(await self.send(*command))
+
+    async def calls(
+        self, commands: Iterable[tuple[Argument, ...]], *, timeout_s: float | None = None
+    ) -> list[Any]:
+        """Send all at once and wait for all; error replies stay values (`hiredis.ReplyError`)."""
+        futures = [self.send(*command) for command in commands]
+        try:
+            async with asyncio.timeout(timeout_s):
+                return [await future for future in futures]
+        finally:
+            for future in futures:
+                if not future.done():
+                    future.cancel()
+                elif not future.cancelled():
+                    future.exception()  # seen: the first one was raised already
+
+    def close(self) -> None:
+        """End the connection; commands still waiting fail with ConnectionLost."""
+        if self._transport is not None:
+            self._flush()
+            self._transport.close()
+        self._ended("closed here")
+
+    def _flush(self) -> None:
+        if self._outgoing and self._transport is not None:
+            self._transport.write(b"".join(self._outgoing))
+            self._outgoing.clear()
+            self._unsent = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Asyncio's callback."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Asyncio's callback: hand each whole reply to the command that waits longest."""
+        self._reader.feed(data)
+        waiting = self._waiting
+        try:
+            while (reply := self._reader.gets()) is not False:
+                future = waiting.popleft()
+                if not future.done():
+                    future.set_result(reply)
+        except (hiredis.ProtocolError, IndexError) as error:
+            if self._transport is not None:
+                self._transport.abort()
+            self._ended(f"not RESP: {error}")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Asyncio's callback, in the moment the kernel knows."""
+        self._ended(str(exc) if exc else "the node closed the connection")
+
+    def _ended(self, why: str) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        first_unsent = len(self._waiting) - self._unsent
+        for index, future in enumerate(self._waiting):
+            if not future.done():
+                future.set_exception(
+                    ConnectionLost(f"{self.address}: {why}", sent=index < first_unsent)
+                )
+                future.exception()  # a caller that has gone away must not cause a warning
+        self._waiting.clear()
+        self._outgoing.clear()
+        if self._on_closed is not None:
+            self._on_closed(self)
+
+
+def _raised(reply: Any) -> Any:
+    if isinstance(reply, hiredis.ReplyError):
+        raise NodeReplyError(str(reply))
+    return reply
