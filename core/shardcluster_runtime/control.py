@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from aiohttp import web
-
 from shardcluster.edits import EditError
 from shardcluster.spec import SpecError
+
 from shardcluster_runtime.platforms.protocol import PlatformUnable
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Accepted", "ControllerLike", "control_app"]
 
 BODY_BYTES_MAX = 1 << 20
+NUMBER_MAX = 1e15  # of a version or a wait; keeps infinity out
 WAIT_MAX_S = 60.0  # a long poll asked to wait longer waits this long
 SIGNALS = ("KILL", "STOP", "CONT")
 STATUS_OF_EDIT_ERROR = {
@@ -176,29 +177,39 @@ async def _errors_as_json(
 ) -> web.StreamResponse:
     try:
         if "Origin" in request.headers:
-            message = "This internal API does not answer web pages."
-            return _error(403, "Forbidden", message)
+            return _error(403, "Forbidden", "This internal API does not answer web pages.")
         return await handler(request)
-    except _Refused as error:
+    except web.HTTPException as error:
+        return _http_error(request, error)
+    except (_Refused, SpecError, EditError, PlatformUnable) as error:
+        return _refusal(error)
+    except Exception:  # noqa: BLE001 - a bug of ours: the caller gets a sentence, the log the traceback
+        _log.exception("%s %s failed", request.method, request.path)
+        return _error(500, "InternalError", "The controller failed on this; its log says why.")
+
+
+def _refusal(error: Exception) -> web.Response:
+    if isinstance(error, _Refused):
         return _error(error.status, error.code, str(error))
-    except SpecError as error:
-        return _error(422, "InvalidSpec", str(error))
-    except EditError as error:
+    if isinstance(error, EditError):
         return _error(STATUS_OF_EDIT_ERROR.get(error.code, 409), error.code, str(error))
-    except PlatformUnable as error:
-        return _error(409, "NotPossibleHere", str(error))
-    except web.HTTPRequestEntityTooLarge:
+    if isinstance(error, SpecError):
+        return _error(422, "InvalidSpec", str(error))
+    return _error(409, "NotPossibleHere", str(error))
+
+
+def _http_error(request: web.Request, error: web.HTTPException) -> web.Response:
+    """What aiohttp itself refuses, in our form."""
+    if isinstance(error, web.HTTPRequestEntityTooLarge):
         return _error(413, "TooLarge", f"The body is larger than {BODY_BYTES_MAX} bytes.")
-    except web.HTTPMethodNotAllowed as error:
+    if isinstance(error, web.HTTPMethodNotAllowed):
         allowed = ", ".join(sorted(error.allowed_methods))
         response = _error(405, "MethodNotAllowed", f"{request.path} allows only {allowed}.")
         response.headers["Allow"] = allowed
         return response
-    except web.HTTPNotFound:
+    if isinstance(error, web.HTTPNotFound):
         return _error(404, "NotFound", f"There is no {request.path} here.")
-    except Exception:  # a bug of ours: the caller gets a sentence, the log the traceback
-        _log.exception("%s %s failed", request.method, request.path)
-        return _error(500, "InternalError", "The controller failed on this; its log says why.")
+    return _error(error.status, "BadRequest", f"{error.reason}.")
 
 
 def _accepted(accepted: Accepted) -> web.Response:
@@ -221,7 +232,7 @@ def _number(request: web.Request, name: str, default: float) -> float:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not 0 <= number < 1e15:  # false for NaN as well
+    if not 0 <= number <= NUMBER_MAX:  # false for NaN as well
         _bad_request(f'"{name}" must be a number that is not negative.')
     return number
 

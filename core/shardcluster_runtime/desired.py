@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import yaml
-
 from shardcluster.spec import parse
 
 if TYPE_CHECKING:

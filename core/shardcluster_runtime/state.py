@@ -94,11 +94,6 @@ class EventLog:
         """`now_s` gives Unix time, s."""
         self._now_s = now_s
         self._events: deque[Event] = deque(maxlen=limit)
-        self._listeners: list[Callable[[Event], None]] = []
-
-    def listen(self, listener: Callable[[Event], None]) -> None:
-        """Call `listener` with every new event; repetitions of a recent one are not told again."""
-        self._listeners.append(listener)
 
     def add(self, reason: str, message: str) -> Event:
         """Note that something happened now."""
@@ -112,8 +107,6 @@ class EventLog:
                 return event
         event = Event(now_s, reason, message)
         self._events.append(event)
-        for listener in self._listeners:
-            listener(event)
         return event
 
     def __len__(self) -> int:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from shardcluster_runtime.cli import tables
-from shardcluster_runtime.cli.client import CliError, Client
+from shardcluster_runtime.cli.client import Client, CliError
 from shardcluster_runtime.cli.common import client_options, output_option, show
 from shardcluster_runtime.cli.load import HttpLane, NodeRoutes, RequestFailed
 

@@ -1,4 +1,4 @@
-"""The commands that change what is wanted: add-shard, remove-shard, rebalance, plan, apply, kill."""
+"""The commands that change something (and `plan`, which shows what one of them would)."""
 
 from __future__ import annotations
 

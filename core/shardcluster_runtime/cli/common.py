@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from shardcluster_runtime.cli.client import CliError, Client
+from shardcluster_runtime.cli.client import Client, CliError
 from shardcluster_runtime.desired import DesiredError, load_document
 
 if TYPE_CHECKING:
@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 __all__ = [
-    "DEFAULT_FOLDER", "client_options", "folder_option", "output_option", "read_spec_file", "show",
-    "spec_file_option",
+    "DEFAULT_DOCUMENT", "DEFAULT_FOLDER", "client_options", "folder_option", "output_option",
+    "read_spec_file", "show", "spec_file_option",
 ]  # fmt: skip
 
 DEFAULT_FOLDER = Path(".shardcluster")
+DEFAULT_DOCUMENT: dict[str, Any] = {}  # three shards of a master and a replica
 
 folder_option = click.option(
     "--folder",

@@ -153,15 +153,15 @@ class NodeRoutes:
 
     async def set(self, key: str, value: bytes) -> None:
         """SET at the slot's master."""
-        await self._call(key, hiredis.pack_command(("SET", key, value)))
+        await self._call(key, ("SET", key, value))
 
     async def get(self, key: str) -> None:
         """GET at the slot's master."""
-        await self._call(key, hiredis.pack_command(("GET", key)))
+        await self._call(key, ("GET", key))
 
     async def delete(self, key: str) -> None:
         """DEL at the slot's master."""
-        await self._call(key, hiredis.pack_command(("DEL", key)))
+        await self._call(key, ("DEL", key))
 
     async def close(self) -> None:
         """Close every connection."""
@@ -169,13 +169,13 @@ class NodeRoutes:
             connection.close()
         self._connections.clear()
 
-    async def _call(self, key: str, packed: bytes) -> None:
+    async def _call(self, key: str, command: tuple[str | bytes, ...]) -> None:
         slot = key_slot(key.encode())
         address, asking = self._owners[slot], False
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT_S):
                 for _ in range(REDIRECTS_MAX):
-                    reply = await self._send(address, packed, asking=asking)
+                    reply = await self._send(address, command, asking=asking)
                     if not isinstance(reply, hiredis.ReplyError):
                         return
                     word, _, rest = str(reply).partition(" ")
@@ -192,7 +192,9 @@ class NodeRoutes:
         message = f"more than {REDIRECTS_MAX} redirects"
         raise RequestFailed(message)
 
-    async def _send(self, address: Address | None, packed: bytes, *, asking: bool) -> object:
+    async def _send(
+        self, address: Address | None, command: tuple[str | bytes, ...], *, asking: bool
+    ) -> object:
         if address is None:
             await self.refresh()
             message = "no master is known for the slot"
@@ -206,4 +208,4 @@ class NodeRoutes:
                     self._connections[address] = connection
         if asking:
             connection.send("ASKING")
-        return await connection.send_packed(packed)
+        return await connection.send(*command)

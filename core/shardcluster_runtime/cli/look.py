@@ -14,7 +14,7 @@ from rich.live import Live
 
 from shardcluster.slots import SlotSet, key_slot
 from shardcluster_runtime.cli import tables
-from shardcluster_runtime.cli.client import CliError, Client
+from shardcluster_runtime.cli.client import Client, CliError
 from shardcluster_runtime.cli.common import client_options, output_option, show
 
 __all__ = ["events", "key", "status", "version"]
