@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from shardcluster.spec import parse
+from shardcluster.spec import SpecError, parse
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -135,7 +135,7 @@ class DesiredStore:
             if not sha_fits or not all(type(count) is int for count in counts):
                 raise self._unusable("a field has the wrong type")
             return replace(desired, document=parse(desired.document).document())
-        except (TypeError, ValueError) as error:  # SpecError is a ValueError
+        except (TypeError, ValueError, SpecError) as error:
             raise self._unusable(str(error)) from error
 
     def _unusable(self, why: str) -> DesiredError:

@@ -1,0 +1,78 @@
+# Needs make and a Python of 3.11 or later; everything else goes into .venv.
+# PYTHON=/path/to/python picks another Python, VENV=… another folder.
+
+VENV ?= .venv
+PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python3.14 python; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$name; break; }; \
+	done)
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+SOURCES := core api tests tools
+
+RUN_READY := $(VENV)/.ready-run
+DEV_READY := $(VENV)/.ready-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help run test compose-test checks format bench lock lock-check setup clean
+.DELETE_ON_ERROR:
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+
+run: $(RUN_READY) ## start a store: six nodes, the HTTP API on 127.0.0.1:8080; Ctrl-C ends it
+	@$(BIN)/shardctl up
+
+test: $(DEV_READY) ## unit tests, scenarios, and the tests against real Valkey processes
+	@$(BIN)/pytest tests/unit tests/scenarios --cov --cov-report=term
+	@$(BIN)/pytest tests/cluster
+	@docker version >/dev/null 2>&1 \
+		&& echo "The Compose tests are apart from these: make compose-test" \
+		|| echo "Not run here: the Compose tests (no Docker engine); make compose-test runs them where there is one."
+
+compose-test: $(DEV_READY) ## build the images and test them under Docker Compose
+	@$(BIN)/pytest tests/compose
+
+checks: $(DEV_READY) lock-check ## format, lint, types, import contracts, tidy rules, links, drift
+	@$(BIN)/ruff format --check $(SOURCES)
+	@$(BIN)/ruff check $(SOURCES)
+	@$(BIN)/mypy $(SOURCES)
+	@$(BIN)/lint-imports --no-timing
+	@$(BIN)/pytest -q tests/unit/test_tidy.py
+	@$(BIN)/python tools/check_docs_links.py
+	@$(BIN)/python tools/generate.py --check
+
+format: $(DEV_READY) ## put the source into its format, mend what ruff can mend
+	@$(BIN)/ruff format $(SOURCES)
+	@$(BIN)/ruff check --fix $(SOURCES)
+
+bench: $(DEV_READY) ## measure; prints a table, writes build/bench.json, fails when a line is missed
+	@$(BIN)/python -m tests.bench
+
+lock: $(DEV_READY) ## pin the newest allowed versions anew, with hashes
+	@$(BIN)/python tools/lock.py
+
+lock-check: $(DEV_READY)
+	@$(BIN)/python tools/lock.py --check
+
+setup: $(DEV_READY) ## only install what the targets above need
+
+clean: ## remove build products and caches (not .venv, not the data in .shardcluster)
+	rm -rf build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "ShardCluster needs Python 3.11 or later: none was found on PATH." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "The virtual environment could not be made; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+
+# The project itself goes in with the locked build backend, so nothing unpinned is fetched.
+$(RUN_READY): requirements/run.txt pyproject.toml tools/fetch_server.py | $(BIN)/python
+	@echo "Installing into $(VENV) (once) …"
+	@$(PIP) install --quiet --require-hashes -r requirements/run.txt
+	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/python tools/fetch_server.py
+	@touch $@
+
+$(DEV_READY): requirements/dev.txt $(RUN_READY)
+	@echo "Installing the tools for tests and checks into $(VENV) (once) …"
+	@$(PIP) install --quiet --require-hashes -r requirements/dev.txt
+	@touch $@

@@ -1,0 +1,440 @@
+"""A cluster on paper: nodes, their gossip, votes and copying, as far as `decide` can see them.
+
+A test double of our own interface (`Observed` out, `Action` in, see `paper_actions`).  It keeps the
+engine's meaning and its traps, not its timing: one `tick` lets every node that can talk hear all.
+Deterministic: ids, ports and epochs are counted, time is a number that `tick` moves.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from dataclasses import dataclass, field
+
+from shardcluster.observed import (
+    Address,
+    NodeView,
+    Observed,
+    ObservedNode,
+    OpenSlot,
+    PeerView,
+    Role,
+)
+from shardcluster.slots import SlotSet
+
+__all__ = ["KEYS_PER_SLOT", "PaperCluster", "PaperNode", "Process", "keys_of", "slot_of_key"]
+
+KEYS_PER_SLOT = 2
+KEYED_SLOT_STEP = 8  # every eighth slot holds keys
+REJOIN_DELAY_MS = 2_000  # a master that started or joined doesn't serve yet
+FORGET_BAN_MS = 60_000
+FIRST_PORT = 7000
+START_MS = 1_000_000
+HANDSHAKE_ID = "f" * 40
+
+
+class Process(enum.Enum):
+    """What became of a node's process."""
+
+    RUNNING = enum.auto()
+    ENDED = enum.auto()
+    HUNG = enum.auto()
+
+
+def slot_of_key(key: int) -> int:
+    """Keys are numbers; a slot has `KEYS_PER_SLOT` of them."""
+    return key // KEYS_PER_SLOT
+
+
+def keys_of(slots: SlotSet) -> set[int]:
+    """The keys that a full store has in those slots."""
+    return {
+        slot * KEYS_PER_SLOT + number
+        for slot in slots
+        if slot % KEYED_SLOT_STEP == 0
+        for number in range(KEYS_PER_SLOT)
+    }
+
+
+@dataclass(slots=True)
+class PaperNode:
+    """One node; what it owns and holds, and what it believes of the others (`lines`)."""
+
+    name: str
+    shard: str
+    ordinal: int
+    address: Address
+    node_id: str
+    listed: bool = True  # the platform knows it; False: a stranger
+    role: Role = Role.MASTER
+    master_id: str | None = None
+    slots: SlotSet = field(default_factory=SlotSet)
+    epoch: int = 0
+    keys: set[int] = field(default_factory=set)
+    migrating: dict[int, str] = field(default_factory=dict)
+    importing: dict[int, str] = field(default_factory=dict)
+    lines: dict[str, PeerView] = field(default_factory=dict)
+    handshakes: set[Address] = field(default_factory=set)
+    banned: dict[str, int] = field(default_factory=dict)  # id -> until when
+    replaced: set[str] = field(default_factory=set)  # ids of masters it took over from
+    process: Process = Process.RUNNING
+    link_up: bool = True
+    link_down_since_ms: int | None = None  # None: never was up
+    syncing: bool = False
+    offset: int = 0
+    serves_from_ms: int = 0
+    silent_since_ms: int = 0
+    config: dict[str, str] = field(default_factory=dict)
+    pending: str = ""
+    loading: bool = False
+    rejecting: bool = False  # a firewall rejects us; the other nodes reach it
+    cut_off: bool = False  # no packet comes through from anywhere
+    last_wipe: str = ""  # "reset" or "replica", for the checks
+
+    @property
+    def running(self) -> bool:
+        """Whether its process runs and can be talked with by other nodes."""
+        return self.process is Process.RUNNING and not self.cut_off
+
+    def copy(self) -> PaperNode:
+        """A node of the same state that shares nothing that changes."""
+        twin = dataclasses.replace(self)
+        for name in ("keys", "migrating", "importing", "lines", "handshakes", "banned",
+                     "replaced", "config"):  # fmt: skip
+            setattr(twin, name, getattr(self, name).copy())
+        return twin
+
+    def become_replica(self, master_id: str) -> None:
+        """Follow another node from now on."""
+        self.role, self.master_id = Role.REPLICA, master_id
+        self.slots = SlotSet()
+        self.migrating.clear()
+        self.importing.clear()
+        self.link_up, self.syncing, self.link_down_since_ms = False, False, None
+
+
+@dataclass(slots=True)
+class PaperCluster:
+    """The platform, its nodes and the time."""
+
+    nodes: dict[str, PaperNode] = field(default_factory=dict)
+    now_ms: int = START_MS
+    node_timeout_ms: int = 2_000
+    storage: bool = True
+    proves_end: bool = True  # the platform reaps its processes
+    can_fence: bool = True
+    can_restart: bool = True
+    spare_nodes: int | None = None
+    formed_before: bool = False
+    rebalance_asked: bool = False
+    replicas_know_open_slots: bool = True  # as Valkey 8 and later do
+    slice_slots: int = 2_000
+    past: dict[str, str] = field(default_factory=dict)  # node name -> what it brings along
+    remembered: dict[str, str] = field(default_factory=dict)  # what this controller saw: ids
+    counter: int = 0
+    epoch: int = 0
+
+    # -- small helpers ----------------------------------------------------------------------
+
+    def copy(self) -> PaperCluster:
+        """The same world once more, to try something on."""
+        return dataclasses.replace(
+            self,
+            nodes={name: node.copy() for name, node in self.nodes.items()},
+            past=dict(self.past),
+            remembered=dict(self.remembered),
+        )
+
+    def count(self) -> int:
+        """A number that was not given before."""
+        self.counter += 1
+        return self.counter
+
+    def new_id(self) -> str:
+        """A node id that was not given before."""
+        return f"{self.count():08x}" + "0" * 32
+
+    def new_address(self) -> Address:
+        """An address that was not given before."""
+        return Address("10.0.0.1", FIRST_PORT + self.count())
+
+    def next_epoch(self) -> int:
+        """A config epoch above all."""
+        self.epoch += 1
+        return self.epoch
+
+    def by_id(self, node_id: str | None) -> PaperNode | None:
+        """The node that has this id now."""
+        return next((node for node in self.nodes.values() if node.node_id == node_id), None)
+
+    def running(self) -> list[PaperNode]:
+        """Nodes whose process runs."""
+        return [node for node in self.nodes.values() if node.running]
+
+    def start_node(self, name: str, *, listed: bool = True) -> PaperNode:
+        """A new process in a new place: blank, unless `past` says that it brings something."""
+        shard, _, ordinal = name.rpartition("-")
+        node = PaperNode(name, shard, int(ordinal), self.new_address(), self.new_id(), listed)
+        node.serves_from_ms = self.now_ms + REJOIN_DELAY_MS
+        node.config = {"cluster-node-timeout": str(self.node_timeout_ms)}
+        self.nodes[name] = node
+        past = self.past.pop(name, "")
+        if past == "pending":
+            node.pending, node.process = "the image is not there yet.", Process.ENDED
+        elif past:
+            other = PeerView(self.new_id(), Address("10.9.9.9", 6379), frozenset({"master"}),
+                             None, 0, 1, link_up=False, slots=SlotSet())  # fmt: skip
+            node.lines[other.node_id] = other
+            if past == "foreign":
+                node.slots, node.epoch = SlotSet.of(range(100)), 1
+                node.keys = keys_of(node.slots)
+        return node
+
+    def fill(self) -> None:
+        """Write the store full: keys into every eighth slot, at its master and the replicas."""
+        for node in self.nodes.values():
+            if node.slots:
+                node.keys = keys_of(node.slots)
+        self.tick(0)
+
+    # -- what happens to nodes --------------------------------------------------------------
+
+    def end(self, name: str) -> None:
+        """The process ends; without storage its keys are gone."""
+        node = self.nodes[name]
+        node.process, node.silent_since_ms = Process.ENDED, self.now_ms
+        if not self.storage:
+            node.keys.clear()
+
+    def hang(self, name: str) -> None:
+        """SIGSTOP."""
+        self.nodes[name].process = Process.HUNG
+        self.nodes[name].silent_since_ms = self.now_ms
+
+    def resume(self, name: str) -> None:
+        """SIGCONT."""
+        self.nodes[name].process = Process.RUNNING
+
+    def begin(self, name: str, *, fresh: bool = False) -> None:
+        """The ended process starts again, `fresh` under a new id with nothing on disk."""
+        node = self.nodes[name]
+        if node.process is not Process.ENDED or node.pending:
+            return
+        node.process = Process.RUNNING
+        node.serves_from_ms = self.now_ms + REJOIN_DELAY_MS
+        node.link_up, node.link_down_since_ms, node.syncing = False, None, False
+        if fresh:
+            twin = PaperNode(name, node.shard, node.ordinal, node.address, self.new_id())
+            twin.serves_from_ms, twin.config = node.serves_from_ms, node.config
+            self.nodes[name] = twin
+        elif not self.storage:
+            node.offset = 0
+
+    def move_to_new_address(self, name: str) -> None:
+        """The node is restarted elsewhere: it keeps its id and believes in the old addresses."""
+        self.nodes[name].address = self.new_address()
+
+    def new_controller(self) -> None:
+        """The controller was killed; its follower remembers nothing."""
+        self.remembered.clear()
+
+    # -- time and gossip --------------------------------------------------------------------
+
+    def tick(self, passed_ms: int) -> None:
+        """Time passes; every node hears from every other that it can reach."""
+        self.now_ms += passed_ms
+        self._shake_hands()
+        for _ in range(2):
+            for node in self.running():
+                self._learn(node)
+            for node in self.running():
+                self._refresh(node)
+            for node in self.running():
+                self._settle(node)
+        self._detect_failures()
+        for node in self.running():
+            self._replicate(node)
+
+    def connected(self, node: PaperNode, peer: PaperNode | None) -> bool:
+        """Whether the two talk: one of them knows the other's present address."""
+        if peer is None or not (node.running and peer.running):
+            return False
+        there, back = node.lines.get(peer.node_id), peer.lines.get(node.node_id)
+        return bool(
+            (there and there.address == peer.address) or (back and back.address == node.address)
+        )
+
+    def _shake_hands(self) -> None:
+        for node in self.running():
+            for address in sorted(node.handshakes):
+                for peer in self.running():
+                    if peer.address == address and peer is not node:
+                        node.lines[peer.node_id] = self._line(peer)
+                        peer.lines[node.node_id] = self._line(node)
+            node.handshakes.clear()
+
+    def _line(self, node: PaperNode) -> PeerView:
+        flag = "master" if node.role is Role.MASTER else "slave"
+        return PeerView(node.node_id, node.address, frozenset({flag}), node.master_id,
+                        self.now_ms, node.epoch, link_up=True, slots=node.slots)  # fmt: skip
+
+    def _learn(self, node: PaperNode) -> None:
+        """Hear of unknown nodes from known ones."""
+        for peer_id in list(node.lines):
+            peer = self.by_id(peer_id)
+            if peer is None or not self.connected(node, peer) or node.node_id not in peer.lines:
+                continue
+            for third_id in peer.lines:
+                third = self.by_id(third_id)
+                banned = node.banned.get(third_id, 0) > self.now_ms
+                if third_id in node.lines or third is node or banned:
+                    continue
+                if third is not None and third.running:
+                    node.lines[third_id] = self._line(third)
+
+    def _refresh(self, node: PaperNode) -> None:
+        """Update what the node believes; a slot has one owner in its table."""
+        for peer_id, line in list(node.lines.items()):
+            peer = self.by_id(peer_id)
+            if peer is not None and self.connected(node, peer):
+                node.lines[peer_id] = self._line(peer)
+                continue
+            hung = peer is not None and peer.process is Process.HUNG
+            flags = line.flags
+            if any(other.address == line.address for other in self.running() if other is not peer):
+                flags |= {"noaddr"}
+            node.lines[peer_id] = dataclasses.replace(
+                line, link_up=line.link_up and hung, flags=flags
+            )
+        claimed = SlotSet()
+        claims = [(node.epoch, "", node.slots)] if node.role is Role.MASTER else []
+        claims += [(line.config_epoch, line.node_id, line.slots) for line in node.lines.values()]
+        for _, peer_id, slots in sorted(claims, key=lambda claim: (-claim[0], claim[1])):
+            if peer_id and slots & claimed:
+                line = node.lines[peer_id]
+                node.lines[peer_id] = dataclasses.replace(line, slots=slots - claimed)
+            claimed |= slots
+
+    def _settle(self, node: PaperNode) -> None:
+        """A higher epoch takes slots away, and the keys in them; followers follow the new master."""
+        for peer_id in list(node.lines):
+            peer = self.by_id(peer_id)
+            if peer is None or not self.connected(node, peer) or peer.role is not Role.MASTER:
+                continue
+            lost = node.slots & peer.slots
+            if node.role is Role.MASTER and lost and peer.epoch > node.epoch:
+                node.slots -= lost
+                node.keys = {key for key in node.keys if slot_of_key(key) not in lost}
+                if not node.slots and peer.shard == node.shard:
+                    node.become_replica(peer.node_id)
+            elif node.role is Role.REPLICA and node.master_id in peer.replaced:
+                node.become_replica(peer.node_id)
+
+    def _detect_failures(self) -> None:
+        voters = [node for node in self.running() if node.slots]
+        owners = {node.node_id for node in self.nodes.values() if node.slots}
+        late: dict[str, int] = {}
+        for node in self.running():
+            for line in node.lines.values():
+                if self._late(line) and node in voters:
+                    late[line.node_id] = late.get(line.node_id, 0) + 1
+        for node in self.running():
+            for peer_id, line in node.lines.items():
+                flags = line.flags - {"fail", "fail?"}
+                if self._late(line):
+                    failed = late.get(peer_id, 0) * 2 > len(owners)
+                    flags |= {"fail" if failed else "fail?"}
+                node.lines[peer_id] = dataclasses.replace(line, flags=flags)
+
+    def _late(self, line: PeerView) -> bool:
+        return self.now_ms - line.pong_ms > self.node_timeout_ms
+
+    def _replicate(self, node: PaperNode) -> None:
+        """A replica connects *by address* and copies whatever it finds there."""
+        if node.role is not Role.REPLICA:
+            return
+        line = node.lines.get(node.master_id or "")
+        master = next(
+            (other for other in self.nodes.values() if line and other.address == line.address), None
+        )
+        if master is not None and master.process is Process.HUNG:
+            return  # the connection stays, nothing comes
+        if master is None or not master.running:
+            if node.link_up:
+                node.link_up, node.link_down_since_ms = False, self.now_ms
+            node.syncing = False
+            return
+        if not node.link_up and node.keys != master.keys and not node.syncing:
+            node.syncing = True
+            return
+        node.link_up, node.syncing = True, False
+        master.offset = max(master.offset, node.offset) + 1
+        node.offset = master.offset
+        node.keys = set(master.keys)
+        if self.replicas_know_open_slots:
+            node.migrating, node.importing = dict(master.migrating), dict(master.importing)
+
+    # -- what the controller sees -----------------------------------------------------------
+
+    def observe(self) -> Observed:
+        """One pass's picture, as the runtime would hand it in."""
+        listed = [node for node in self.nodes.values() if node.listed]
+        listed.sort(key=lambda node: (int(node.shard.rpartition("-")[2]), node.ordinal))
+        return Observed(
+            nodes=tuple(self._observed(node) for node in listed),
+            now_ms=self.now_ms,
+            spare_nodes=self.spare_nodes,
+            formed_before=self.formed_before,
+            can_fence=self.can_fence,
+            can_restart=self.can_restart,
+            rebalance_asked=self.rebalance_asked,
+            keeps_data=self.storage,
+        )
+
+    def _observed(self, node: PaperNode) -> ObservedNode:
+        answers = node.running and not node.rejecting and not node.loading
+        if answers:
+            self.remembered[node.name] = node.node_id
+        ended = node.process is Process.ENDED
+        return ObservedNode(
+            name=node.name,
+            shard=node.shard,
+            ordinal=node.ordinal,
+            address=None if node.pending else node.address,
+            view=self._view(node) if answers else None,
+            ended=ended and self.proves_end and not node.pending,
+            refused=node.rejecting or (ended and not node.cut_off and not node.pending),
+            loading=node.loading,
+            silent_ms=0 if answers else self.now_ms - node.silent_since_ms,
+            known_id=self.remembered.get(node.name),
+            pending=node.pending,
+        )
+
+    def _view(self, node: PaperNode) -> NodeView:
+        flag = "master" if node.role is Role.MASTER else "slave"
+        myself = PeerView(node.node_id, node.address, frozenset({"myself", flag}), node.master_id,
+                          0, node.epoch, link_up=True, slots=node.slots)  # fmt: skip
+        shaking = tuple(
+            PeerView(HANDSHAKE_ID, address, frozenset({"handshake"}), None, 0, 0,
+                     link_up=False, slots=SlotSet())
+            for address in sorted(node.handshakes)
+        )  # fmt: skip
+        down_ms = -1
+        if node.link_down_since_ms is not None:
+            down_ms = self.now_ms - node.link_down_since_ms
+        return NodeView(
+            node_id=node.node_id,
+            role=node.role,
+            master_id=node.master_id,
+            peers=(myself, *node.lines.values(), *shaking),
+            migrating=tuple(OpenSlot(*pair) for pair in sorted(node.migrating.items())),
+            importing=tuple(OpenSlot(*pair) for pair in sorted(node.importing.items())),
+            current_epoch=self.epoch,
+            cluster_ok=self.now_ms >= node.serves_from_ms,
+            keys=len(node.keys),
+            offset=node.offset,
+            link_up=node.role is Role.MASTER or node.link_up,
+            link_down_ms=0 if node.role is Role.MASTER or node.link_up else down_ms,
+            syncing=node.syncing,
+            config=tuple(sorted(node.config.items())),
+        )

@@ -1,0 +1,91 @@
+"""What must hold on the paper cluster after every action, whatever was decided."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from paper import PaperCluster, PaperNode, Process, slot_of_key
+from shardcluster.slots import SlotSet
+
+if TYPE_CHECKING:
+    from shardcluster.spec import Spec
+
+__all__ = ["Safety", "assert_safe", "assert_shape", "effective_slots", "safety"]
+
+
+@dataclass(frozen=True, slots=True)
+class Safety:
+    """What would be lost if it shrank."""
+
+    owned: SlotSet  # slots that some node owns, running or not
+    keys: frozenset[int]  # keys that clients reach, or will once their node is back
+
+
+def effective_slots(cluster: PaperCluster) -> dict[str, SlotSet]:
+    """Slots by node name, each with its owner of the highest epoch."""
+    found: dict[str, SlotSet] = {}
+    claimed = SlotSet()
+    masters = [node for node in cluster.nodes.values() if node.slots]
+    for node in sorted(masters, key=lambda node: (-node.epoch, node.name)):
+        found[node.name] = node.slots - claimed
+        claimed |= node.slots
+    return found
+
+
+def safety(cluster: PaperCluster) -> Safety:
+    """Measure it."""
+    owned = SlotSet()
+    keys: set[int] = set()
+    for name, slots in effective_slots(cluster).items():
+        owned |= slots
+        owner = cluster.nodes[name]
+        for node in (owner, *_stand_ins(cluster, owner)):
+            keys |= _within(node, slots)
+        for node in cluster.nodes.values():
+            keys |= {key for key in node.keys if slot_of_key(key) in node.importing}
+    return Safety(owned, frozenset(keys))
+
+
+def _stand_ins(cluster: PaperCluster, owner: PaperNode) -> list[PaperNode]:
+    """Replicas count while their master can't speak for itself."""
+    if owner.process is Process.RUNNING:
+        return []
+    return [node for node in cluster.nodes.values() if node.master_id == owner.node_id]
+
+
+def _within(node: PaperNode, slots: SlotSet) -> set[int]:
+    mask = slots.mask
+    return {key for key in node.keys if mask >> slot_of_key(key) & 1}
+
+
+def assert_safe(before: Safety, cluster: PaperCluster) -> None:
+    """No slot without its owner, none with two that answer, no key dropped."""
+    claimed = SlotSet()
+    for node in cluster.running():
+        assert not node.slots & claimed, f"two nodes own slots {node.slots & claimed}"
+        claimed |= node.slots
+    after = safety(cluster)
+    lost = before.owned - after.owned
+    assert not lost, f"slots {lost} lost their owner"
+    dropped = before.keys - after.keys
+    assert not dropped, f"{len(dropped)} keys dropped, of slots {SlotSet.of(map(slot_of_key, dropped))}"
+
+
+def assert_shape(cluster: PaperCluster, spec: Spec) -> None:
+    """The store looks like its spec: shards, replicas, every slot, nothing left open."""
+    assert not (SlotSet.full() - safety(cluster).owned)
+    listed = [node for node in cluster.nodes.values() if node.listed]
+    assert {node.shard for node in listed} == set(spec.wanted_shards())
+    for shard in spec.wanted_shards():
+        nodes = [node for node in listed if node.shard == shard]
+        masters = [node for node in nodes if node.slots]
+        assert len(nodes) == 1 + spec.replicas_per_shard, shard
+        assert len(masters) == 1, shard
+        for node in nodes:
+            assert node.running, node.name
+            assert not node.importing, node.name
+            assert not node.migrating, node.name
+            assert node.keys == masters[0].keys, node.name
+            assert node is masters[0] or node.master_id == masters[0].node_id, node.name
+            assert len(node.lines) == len(listed) - 1, f"{node.name} knows strangers"
