@@ -41,6 +41,7 @@ class Reason(enum.Enum):
     FORMING = "Forming"
     NODES_STARTING = "NodesStarting"
     NODE_PENDING = "NodePending"  # the platform cannot give a node now
+    NODE_SILENT = "NodeSilent"  # a node nobody depends on does not answer
     NODE_RESTARTING = "NodeRestarting"
     REPLICA_JOINING = "ReplicaJoining"
     REBALANCING = "Rebalancing"

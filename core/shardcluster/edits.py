@@ -61,9 +61,7 @@ def remove_shard(spec: Spec, name: str, present: Collection[str]) -> Spec:
     remaining = tuple(other for other in wanted if other != shard)
     top_before, top = shard_number(wanted[-1]), shard_number(remaining[-1])
     retired = (*spec.retire, shard)
-    kept = tuple(
-        other for other in retired if not top < shard_number(other) <= top_before
-    )
+    kept = tuple(other for other in retired if not top < shard_number(other) <= top_before)
     return _checked(replace(spec, shards=spec.shards - 1, retire=kept))
 
 

@@ -4,7 +4,7 @@ Law: only settings on the list reach a node.  Every one can be changed while the
 touches what ShardCluster itself keeps true (addresses, cluster, replication roles, what is
 written to disk), and each value comes out in the very form in which `CONFIG GET` gives it back:
 the controller compares the two, and a value that the engine rewrites (`KEA` becomes `AKE`) would
-be set again in every pass for ever.  `tests/cluster/test_engine_settings.py` holds a real server
+be set again in every pass for ever.  `tests/cluster/test_vetted_settings.py` holds a real server
 to that.
 
 Old names of a setting (`hash-max-ziplist-entries`) are refused with the present one, because two
@@ -222,8 +222,10 @@ _OWNED = tuple(
         (r"(?:replica|slave)of", "ShardCluster decides who is a replica of whom"),
         (
             r"(?:replica|slave)-.*|min-(?:replicas|slaves)-.*",
-            "ShardCluster keeps replicas as failover needs them; for safer writes set "
-            "spec.gateway.durability",
+            (
+                "ShardCluster keeps replicas as failover needs them; for safer writes set "
+                "spec.gateway.durability"
+            ),
         ),
         (
             r"appendonly|appendfilename|appenddirname|aof-.*|save|dbfilename|rdb.*",
@@ -263,6 +265,6 @@ def _why_not(name: str) -> str:
     for pattern, reason in _OWNED:
         if pattern.fullmatch(name):
             return f"can't be set here: {reason}"
-    alike = difflib.get_close_matches(name.lower(), SETTINGS, n=1) if len(name) < _TEXT_CHARS_MAX else []
+    alike = difflib.get_close_matches(name.lower()[:_TEXT_CHARS_MAX], SETTINGS, n=1)
     hint = f"; did you mean {alike[0]}?" if alike else " (docs/spec.md lists them)"
     return f"is not one of the engine settings that a spec may change{hint}"

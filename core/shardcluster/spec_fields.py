@@ -35,7 +35,7 @@ FREE_VALUES_MAX = 5_000  # in a free mapping, aliases counted each time they sta
 QUANTITY_MAX = 2**63 - 1  # the Kubernetes API server's own limit
 
 _Choice = TypeVar("_Choice", bound=enum.StrEnum)
-_PLAIN_KEY = re.compile(rf"[A-Za-z0-9_.-]{{1,{PLAIN_KEY_CHARS_MAX}}}")
+_PLAIN_KEY = re.compile(rf"[A-Za-z0-9_.\[\]-]{{1,{PLAIN_KEY_CHARS_MAX}}}")
 
 
 class SpecError(ValueError):
@@ -98,9 +98,8 @@ class Fields:
         self._known[name] = None
         return self._values.get(name)
 
-    def items(self) -> Iterator[tuple[object, object]]:
-        """Every field that is not null; all names count as known (a map with free keys)."""
-        self._known.update(dict.fromkeys(key for key in self._values if isinstance(key, str)))
+    def entries(self) -> Iterator[tuple[object, object]]:
+        """Every field that is not null; for a mapping with free keys, so `finish` is not called."""
         return ((key, value) for key, value in self._values.items() if value is not None)
 
     def nested(self, name: str) -> Fields:
@@ -152,9 +151,7 @@ class Fields:
         self.note(name, f"must be one of {', '.join(words)}, not {shown(value)}")
         return default
 
-    def text(
-        self, name: str, pattern: re.Pattern[str], chars_max: int, meaning: str
-    ) -> str | None:
+    def text(self, name: str, pattern: re.Pattern[str], chars_max: int, meaning: str) -> str | None:
         """A string that matches; None if absent or wrong."""
         value = self.take(name)
         if value is None:
@@ -190,7 +187,7 @@ class Fields:
         if wrong:
             self.note(name, wrong)
             return "{}"
-        return json.dumps(value, sort_keys=True, separators=(",", ":"))
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), default=dict)
 
     def finish(self, elsewhere: Mapping[str, str] | None = None) -> None:
         """Note every field that was not read; `elsewhere` says where a name belongs instead."""

@@ -31,10 +31,12 @@ WAIT_MAX_S = 60.0  # a long poll asked to wait longer waits this long
 SIGNALS = ("KILL", "STOP", "CONT")
 STATUS_OF_EDIT_ERROR = {
     "UnknownShard": 404,
+    "InvalidSpec": 422,
     "LastShard": 409,
     "AlreadyLeaving": 409,
     "NoSpareNode": 409,
     "NotPossibleHere": 409,
+    "TooManyShards": 409,
 }
 
 Document = dict[str, Any]

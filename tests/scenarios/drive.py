@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from paper_actions import apply
 from paper_checks import assert_safe, safety
-from shardcluster.actions import Decision, MoveSlots, Reason, Wait
+from shardcluster.actions import Decision, Reason, Wait
 from shardcluster.decide import decide
 from shardcluster.spec import Spec, parse
 
@@ -89,13 +89,3 @@ def run(cluster: PaperCluster, spec: Spec) -> list[Decision]:
             return decisions
     message = f"no rest after {PASSES_MAX} passes: {decisions[-1]}"
     raise AssertionError(message)
-
-
-def moved_slots(decisions: list[Decision]) -> list[int]:
-    """Every slot that some decision wanted moved, once for each decision's slice."""
-    return [
-        move.slot
-        for decision in decisions
-        if isinstance(decision.action, MoveSlots)
-        for move in decision.action.moves
-    ]

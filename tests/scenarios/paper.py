@@ -89,7 +89,6 @@ class PaperNode:
     loading: bool = False
     rejecting: bool = False  # a firewall rejects us; the other nodes reach it
     cut_off: bool = False  # no packet comes through from anywhere
-    last_wipe: str = ""  # "reset" or "replica", for the checks
 
     @property
     def running(self) -> bool:
@@ -131,6 +130,7 @@ class PaperCluster:
     slice_slots: int = 2_000
     past: dict[str, str] = field(default_factory=dict)  # node name -> what it brings along
     remembered: dict[str, str] = field(default_factory=dict)  # what this controller saw: ids
+    moved: dict[int, int] = field(default_factory=dict)  # slot -> how often it changed owner
     counter: int = 0
     epoch: int = 0
 
@@ -143,6 +143,7 @@ class PaperCluster:
             nodes={name: node.copy() for name, node in self.nodes.items()},
             past=dict(self.past),
             remembered=dict(self.remembered),
+            moved=dict(self.moved),
         )
 
     def count(self) -> int:

@@ -290,6 +290,7 @@ def _own_at_target(cluster: PaperCluster, move: actions.Move) -> None:
             target.slots |= SlotSet.of([move.slot])
             target.epoch = cluster.next_epoch()
             target.importing.pop(move.slot)
+            cluster.moved[move.slot] = cluster.moved.get(move.slot, 0) + 1
 
 
 def _disown_at_source(cluster: PaperCluster, move: actions.Move) -> None:

@@ -320,3 +320,16 @@ def test_help_and_version_need_no_store() -> None:
         "python",
         "system",
     }
+
+
+def test_ring_says_who_owns_how_much_and_what_would_move(folder: Path) -> None:
+    """Two shards own all; of three wanted, the third takes its share from them."""
+    rows = json.loads(run("ring", "-o", "json", "--folder", folder).stdout)
+    assert [(row["shard"], row["slots"]) for row in rows] == [
+        ("shard-0", HALF),
+        ("shard-1", HALF),
+        ("shard-2", 0),
+    ]
+    assert sum(row["wanted_slots"] for row in rows) == 2 * HALF
+    assert [row["why"].split()[0] for row in rows] == ["gives", "gives", "takes"]
+    assert "shard-2" in run("ring", "--folder", folder).output

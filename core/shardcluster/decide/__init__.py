@@ -88,6 +88,21 @@ def _idle(picture: Picture) -> Decision:
         return Decision(
             MarkRebalanced(), Reason.REBALANCING, "The rebalance that was asked for is done."
         )
+    silent = [node.name for node in observed.nodes if node.view is None]
+    if silent:
+        return Decision(
+            Wait(IDLE_S),
+            Reason.NODE_SILENT,
+            f"All slots are served, but {', '.join(silent)} does not answer.",
+            healthy=False,
+        )
+    copying = [
+        node.name for node in picture.answering if node.view is not None and not node.view.link_up
+    ]
+    if copying:
+        return Decision(
+            Wait(SOON_S), Reason.REPLICA_JOINING, f"{', '.join(copying)} copies its master's data."
+        )
     shards = sum(shard.wanted for shard in picture.shards)
     return Decision(
         Wait(IDLE_S),

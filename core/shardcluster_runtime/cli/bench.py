@@ -94,7 +94,7 @@ def bench(client: Client, output: str, through: str, reads: int, **sizes: Any) -
         message = "No HTTP API is known here, only a controller: use --through nodes."
         raise CliError(message)
     result = asyncio.run(_run(client, load, through))
-    show(output, result, lambda _width: tables.bench_table(result))
+    show(output, result, lambda: tables.bench_table(result))
 
 
 async def _run(client: Client, load: _Load, through: str) -> Document:

@@ -84,4 +84,4 @@ def kill(client: Client, output: str, node: str, signal_name: str) -> None:
 
 
 def _show_plan(output: str, answer: dict[str, Any]) -> None:
-    show(output, answer, lambda _width: tables.plan_view(answer))
+    show(output, answer, lambda: tables.plan_view(answer))

@@ -82,13 +82,12 @@ def client_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return with_client
 
 
-def show(output: str, document: object, view: Callable[[int], RenderableType]) -> None:
-    """Print `document` as JSON, or what `view` draws for the terminal's width."""
+def show(output: str, document: object, view: Callable[[], RenderableType]) -> None:
+    """Print `document` as JSON, or what `view` draws."""
     if output == "json":
         click.echo(json.dumps(document, indent=2, ensure_ascii=False))
         return
-    console = Console(highlight=False)
-    console.print(view(console.width))
+    Console(highlight=False).print(view())
 
 
 def read_spec_file(file: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from shardcluster_runtime.cli import supervise
 from shardcluster_runtime.cli.common import DEFAULT_DOCUMENT, folder_option, spec_file_option
-from shardcluster_runtime.cli.tell import EventPrinter
+from shardcluster_runtime.cli.tell import EventPrinter, line_printer
 from shardcluster_runtime.desired import DesiredStore
 from shardcluster_runtime.loop import Controller
 from shardcluster_runtime.platforms.static import StaticPlatform
@@ -77,7 +77,7 @@ async def _run(options: _Options) -> None:
         supervise.check_folder_free(options.folder)
         supervise.check_port_free(options.host, options.port)
         desired = DesiredStore(options.folder)
-        console.print(desired.open(options.file, DEFAULT_DOCUMENT), markup=False, soft_wrap=True)
+        line_printer(console)(desired.open(options.file, DEFAULT_DOCUMENT))
         loop = Controller(_platform(options), desired)
         await loop.start()
     try:

@@ -34,7 +34,7 @@ def status(client: Client, output: str, *, watch: bool) -> None:
     """Show shards, nodes, what is going on and what happened."""
     state = client.status()
     if not watch:
-        show(output, state, lambda width: tables.status_view(state, width))
+        show(output, state, lambda: tables.status_view(state))
         return
     if output == "json":
         message = "--watch draws for people: leave --output json away."
@@ -50,7 +50,7 @@ def _watch(client: Client, state: Document) -> None:
     console = Console(highlight=False)
     with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
         while True:
-            live.update(tables.status_view(state, console.width), refresh=True)
+            live.update(tables.status_view(state), refresh=True)
             time.sleep(REDRAW_INTERVAL_S)
             state = _next(client, state)
 
@@ -76,7 +76,7 @@ def _next(client: Client, state: Document) -> Document:
 def events(client: Client, output: str, last: int) -> None:
     """Show what happened last, the newest at the end."""
     found = (client.status().get("events") or [])[-last:]
-    show(output, found, lambda width: tables.events_table(found, width))
+    show(output, found, lambda: tables.events_table(found))
 
 
 @click.command()
@@ -88,7 +88,7 @@ def key(client: Client, output: str, keys: tuple[str, ...]) -> None:
     shards = client.status().get("shards") or []
     owned = [(SlotSet.parse(shard["slot_ranges"]), shard) for shard in shards]
     rows = [_where(os.fsencode(name), owned) for name in keys]
-    show(output, rows, lambda _width: tables.keys_table(rows))
+    show(output, rows, lambda: tables.keys_table(rows))
 
 
 def _where(name: bytes, owned: list[tuple[SlotSet, Document]]) -> Document:
@@ -116,4 +116,4 @@ def version(output: str) -> None:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
     }
-    show(output, found, lambda _width: "\n".join(f"{name} {what}" for name, what in found.items()))
+    show(output, found, lambda: "\n".join(f"{name} {what}" for name, what in found.items()))

@@ -37,7 +37,7 @@ def ring(client: Client, output: str) -> None:
         shard["name"]: SlotSet.parse(shard["slot_ranges"]) for shard in state.get("shards") or []
     }
     rows = ring_rows(parse(state["spec"]), owned)
-    show(output, rows, lambda width: tables.ring_table(rows, width))
+    show(output, rows, lambda: tables.ring_table(rows))
 
 
 def ring_rows(spec: Spec, owned: Mapping[str, SlotSet]) -> list[Document]:
@@ -54,15 +54,17 @@ def ring_rows(spec: Spec, owned: Mapping[str, SlotSet]) -> list[Document]:
     for name in [*owned, *(name for name in weights if name not in owned)]:
         slots = owned.get(name, SlotSet())
         fair = SLOT_COUNT * weights.get(name, 0.0) / whole
-        rows.append({
-            "shard": name,
-            "weight": weights.get(name, 0.0),
-            "points": round(weights.get(name, 0.0) * spec.ring.virtual_nodes),
-            "slots": len(slots),
-            "wanted_slots": len(wanted.get(name, SlotSet())),
-            "fair_slots": round(fair, 1),
-            "why": _why(name, owned, wanted, spec.ring.load_bound),
-        })
+        rows.append(
+            {
+                "shard": name,
+                "weight": weights.get(name, 0.0),
+                "points": round(weights.get(name, 0.0) * spec.ring.virtual_nodes),
+                "slots": len(slots),
+                "wanted_slots": len(wanted.get(name, SlotSet())),
+                "fair_slots": round(fair, 1),
+                "why": _why(name, owned, wanted, spec.ring.load_bound),
+            }
+        )
     return rows
 
 

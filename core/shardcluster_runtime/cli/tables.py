@@ -43,7 +43,7 @@ STYLES = {
 Document = dict[str, Any]
 
 
-def status_view(state: Document, width: int) -> RenderableType:
+def status_view(state: Document) -> RenderableType:
     """The whole status: what it does, shards, nodes, progress, notes, last events."""
     parts: list[RenderableType] = [_headline(state)]
     if state.get("progress"):
@@ -53,13 +53,13 @@ def status_view(state: Document, width: int) -> RenderableType:
     if notes:
         parts += [Text(), *notes]
     if state.get("events"):
-        parts += [Text(), events_table(state["events"][-EVENTS_SHOWN_MAX:], width)]
+        parts += [Text(), events_table(state["events"][-EVENTS_SHOWN_MAX:])]
     return Group(*parts)
 
 
-def events_table(events: Sequence[Document], width: int) -> RenderableType:
+def events_table(events: Sequence[Document]) -> RenderableType:
     """Events, the newest last."""
-    table = _table(width)
+    table = _table()
     for title in ("at", "event", "what happened"):
         table.add_column(title, no_wrap=title != "what happened")
     for event in events:
@@ -123,9 +123,9 @@ def plan_view(answer: Document) -> RenderableType:
     return Group(*parts)
 
 
-def ring_table(rows: Sequence[Document], width: int) -> RenderableType:
+def ring_table(rows: Sequence[Document]) -> RenderableType:
     """Who owns how much of the ring, who should, and why."""
-    table = _table(width)
+    table = _table()
     for title in ("shard", "weight", "points", "slots", "share", "fair", "why"):
         table.add_column(title, justify="right" if title not in {"shard", "why"} else "left")
     for row in rows:
@@ -275,14 +275,13 @@ def _event_message(event: Document) -> str:
     return f"{event.get('message', '')}{again}"
 
 
-def _table(width: int | None = None) -> Table:
+def _table() -> Table:
     return Table(
         box=box.SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
         padding=(0, 1, 0, 0),
         header_style="dim",
-        width=width,
     )
 
 

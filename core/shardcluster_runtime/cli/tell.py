@@ -14,13 +14,13 @@ from shardcluster_runtime.cli.common import DEFAULT_FOLDER
 from shardcluster_runtime.cli.tables import event_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from rich.console import Console
 
     from shardcluster_runtime.control import ControllerLike
 
-__all__ = ["EventPrinter", "own_command", "shown_path", "welcome"]
+__all__ = ["EventPrinter", "line_printer", "own_command", "shown_path", "welcome"]
 
 PROGRAM = "shardctl"
 WATCH_WAIT_S = 30.0  # how long one look at the state may wait for news
@@ -34,7 +34,7 @@ class EventPrinter:
 
     def __init__(self, console: Console, state: Document) -> None:
         """What `state` tells already is not printed."""
-        self._console = console
+        self._say = line_printer(console)
         self._version: int = state["version"]
         self._printed_s: dict[tuple[str, str], float] = {}
         self._told = {_identity(event) for event in state["events"]}
@@ -56,7 +56,7 @@ class EventPrinter:
             last_s = self._printed_s.get(words)
             if last_s is None or now_s - last_s > REPEAT_AFTER_S:
                 self._printed_s[words] = now_s
-                self._console.print(event_line(event), markup=False, soft_wrap=True)
+                self._say(event_line(event))
         self._told = {_identity(event) for event in events}
         kept = {(event["reason"], event["message"]) for event in events}
         self._printed_s = {words: at for words, at in self._printed_s.items() if words in kept}
@@ -64,6 +64,11 @@ class EventPrinter:
 
 def _identity(event: Document) -> tuple[str, str, str]:
     return event["at"], event["reason"], event["message"]
+
+
+def line_printer(console: Console) -> Callable[[str], None]:
+    """Print text as it is: no markup read in it, no line broken."""
+    return lambda text: console.print(text, markup=False, soft_wrap=True)
 
 
 def welcome(state: Document, url: str, folder: Path, node_cli: Path | None) -> str:

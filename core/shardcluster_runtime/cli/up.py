@@ -17,13 +17,14 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
+from shardcluster.spec import ignored_on_local, parse
 from shardcluster_runtime.cli import supervise
 from shardcluster_runtime.cli.common import (
     DEFAULT_DOCUMENT,
     folder_option,
     spec_file_option,
 )
-from shardcluster_runtime.cli.tell import EventPrinter, shown_path, welcome
+from shardcluster_runtime.cli.tell import EventPrinter, line_printer, shown_path, welcome
 from shardcluster_runtime.desired import DesiredStore
 from shardcluster_runtime.loop import Controller
 from shardcluster_runtime.platforms.process import ProcessPlatform
@@ -102,7 +103,10 @@ async def _start_controller(options: UpOptions, console: Console) -> tuple[Contr
         supervise.end_leftover_gateway(options.folder)
         supervise.check_port_free(options.host, options.port)
         desired = DesiredStore(options.folder)
-        console.print(desired.open(options.file, DEFAULT_DOCUMENT), markup=False, soft_wrap=True)
+        say = line_printer(console)
+        say(desired.open(options.file, DEFAULT_DOCUMENT))
+        for sentence in ignored_on_local(parse(desired.document)):
+            say(sentence)
         platform = ProcessPlatform(options.folder, server, base_port=options.base_port)
         controller = Controller(platform, desired)
         await controller.start()
@@ -122,7 +126,7 @@ async def _serve(
             supervise.serve_control(controller, CONTROL_HOST, 0)
         )
         command = supervise.GatewayProcess.command(control_url, options.host, options.port)
-        gateway = supervise.GatewayProcess(command, options.folder, console.print)
+        gateway = supervise.GatewayProcess(command, options.folder, line_printer(console))
         gateway.on_started = lambda process_id: supervise.write_whereabouts(
             options.folder, control_url, options.gateway_url, process_id
         )
@@ -131,7 +135,7 @@ async def _serve(
             return
         state = controller.state()
         words = welcome(state, options.gateway_url, options.folder, server.cli)
-        console.print(words, markup=False, soft_wrap=True)
+        line_printer(console)(words)
         printer = EventPrinter(console, state)
         await stack.enter_async_context(supervise.background(printer.follow(controller)))
         await stop.wait()
@@ -147,7 +151,7 @@ async def _until_serving(controller: ControllerLike, options: UpOptions, console
                 told = state["message"]
                 spinner.update(escape(told))
                 if not console.is_terminal:
-                    console.print(told, markup=False, soft_wrap=True)
+                    line_printer(console)(told)
             state = await controller.wait_state(state["version"], WATCH_WAIT_S)
         spinner.update("Waiting for the HTTP API …")
         await supervise.connectable(options.host, options.port)

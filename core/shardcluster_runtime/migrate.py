@@ -1,0 +1,161 @@
+"""Move slots between live masters: pipelined, throttled, resumable at any point.
+
+Law: `shardcluster.migration` holds the order of steps and the gate before a slot changes hands.
+Nothing is remembered between calls; a slot found open in the right direction, half moved, or taken
+over already is finished, and a finished move run again changes nothing.
+
+Why MIGRATE … REPLACE: while a slot is open the source's copy of a key is the one clients get.  The
+target makes a key only for clients that were sent on because the source did *not* have it.  Both
+have it only when a MIGRATE was cut off after the target stored and before the source deleted, and
+then the source's is as new or newer.  The exception is a source whose replica was promoted before
+it heard of a deletion: the target's copy may then hold a write of the moment (a replication lag)
+before the failover, the source's all writes since; clients are served the source's, so it wins.
+When the target owned the slot before this run, clients are served *there* and REPLACE is not used.
+
+Speed: the slots of one (source, target) pair go through each step together, as one write and one
+round of answers, 64 at a time, two such groups overlapping; all pairs at once.  With a limit on
+keys/s the engine's pauses count instead: one small MIGRATE at a time in each source's queue,
+because it runs a client's queued commands in one go and answers nobody meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from shardcluster_runtime.migrate_node import MigrationNode, NodeTrouble, Peer
+from shardcluster_runtime.migrate_pair import BigKey, MigrateOptions, PairMover, SliceState
+from shardcluster_runtime.throttle import TokenBucket
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from shardcluster.actions import Move
+    from shardcluster_runtime.wire import Credentials
+
+__all__ = ["BigKey", "MigrateOptions", "Peer", "SliceResult", "move_slots"]
+
+WORKERS_PER_PAIR = 2  # groups of slots that overlap: one opens or closes while the other moves keys
+STOP_GRACE_S = 0.01  # after `stop`: for answers that are on their way
+OTHERS_TOLD_MAX = 16  # masters told of each slot besides the two; more learn it by gossip alone
+
+
+@dataclass
+class SliceResult:
+    """What one call moved, and what it did not."""
+
+    moved_slots: tuple[int, ...] = ()
+    moved_keys: int = 0
+    stopped: str = ""  # a sentence why it ended before its time
+    big_keys: tuple[BigKey, ...] = ()
+    seconds: float = 0.0
+    failures: tuple[tuple[int, str], ...] = field(default=())  # (slot, sentence)
+
+
+async def move_slots(  # noqa: PLR0913 - the slice's whole input, each named at the call
+    moves: Sequence[Move],
+    peers: Mapping[str, Peer],
+    masters: Sequence[Peer],
+    *,
+    budget_s: float,
+    keys_per_second: int,
+    stop: asyncio.Event,
+    credentials: Credentials,
+    options: MigrateOptions | None = None,
+) -> SliceResult:
+    """Move as many of `moves`, in order, as `budget_s` allows; see the module for the rest.
+
+    `masters` are told who owns a moved slot.  `stop` ends it within milliseconds and leaves slots
+    open; so does a node that is lost or hangs (its slots only).  `keys_per_second` 0 is no limit.
+    """
+    loop = asyncio.get_running_loop()
+    options = options or MigrateOptions()
+    if keys_per_second:
+        options = options.throttled(keys_per_second)
+    began_s = loop.time()
+    state = SliceState(
+        options=options,
+        bucket=TokenBucket(keys_per_second, options.batch_keys, began_s),
+        ends_s=began_s + budget_s,
+        credentials=credentials,
+    )
+    nodes = {
+        name: MigrationNode(peer, options.migrates_in_flight)
+        for name, peer in {**{peer.name: peer for peer in masters}, **peers}.items()
+    }
+    queues = _queues(moves, nodes, state)
+    work = asyncio.create_task(_work(queues, nodes, state, {peer.name for peer in masters}))
+    stopper = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({work, stopper}, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            state.stopping = True
+            state.stopped = state.stopped or "Stopped because a node's connection ended."
+            await asyncio.wait({work}, timeout=STOP_GRACE_S)
+    finally:
+        stopper.cancel()
+        work.cancel()
+        await asyncio.wait({work, stopper})
+        state.close()
+        for node in nodes.values():
+            node.close()
+    if not work.cancelled():
+        work.result()  # a bug in the workers must be heard
+    return SliceResult(
+        moved_slots=tuple(state.moved_slots),
+        moved_keys=state.moved_keys,
+        stopped=state.stopped,
+        big_keys=tuple(state.big_keys),
+        seconds=loop.time() - began_s,
+        failures=tuple(sorted(state.failures.items())),
+    )
+
+
+def _queues(
+    moves: Sequence[Move], nodes: Mapping[str, MigrationNode], state: SliceState
+) -> dict[tuple[str, str], deque[int]]:
+    """The slots of each pair, in the order of `moves`."""
+    queues: dict[tuple[str, str], deque[int]] = {}
+    for move in moves:
+        unknown = [name for name in (move.source, move.target) if name not in nodes]
+        if unknown:
+            state.failures[move.slot] = f"There is no connection to {unknown[0]}."
+        elif move.source == move.target:
+            state.failures[move.slot] = f"{move.source} is the source and the target."
+        else:
+            queues.setdefault((move.source, move.target), deque()).append(move.slot)
+    return queues
+
+
+async def _work(
+    queues: Mapping[tuple[str, str], deque[int]],
+    nodes: Mapping[str, MigrationNode],
+    state: SliceState,
+    masters: set[str],
+) -> None:
+    involved = sorted({name for pair in queues for name in pair} | masters)
+    others = involved if len(involved) <= OTHERS_TOLD_MAX else []
+    ready = await asyncio.gather(*(_prepared(nodes[name], state) for name in involved))
+    broken = {name for name, fine in zip(involved, ready, strict=True) if not fine}
+    movers = []
+    for (source, target), queue in queues.items():
+        if {source, target} & broken:
+            continue
+        told = [nodes[name] for name in others if name not in {source, target} | broken]
+        mover = PairMover(nodes[source], nodes[target], told, queue, state)
+        movers += [mover.run() for _ in range(WORKERS_PER_PAIR)]
+    async with asyncio.TaskGroup() as group:
+        for mover in movers:
+            group.create_task(mover)
+    await state.told()
+
+
+async def _prepared(node: MigrationNode, state: SliceState) -> bool:
+    try:
+        await node.prepare(state.credentials)
+    except NodeTrouble as trouble:
+        state.stopped = str(trouble)
+        return False
+    return True

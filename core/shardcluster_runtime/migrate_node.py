@@ -1,0 +1,218 @@
+"""What the migrator says to one node, and what the node's answers mean.
+
+A node here has its `Peer` connection for keys (MIGRATE holds it up while it runs) and, when it has
+replicas, some more for CLUSTER SETSLOT: Valkey 8+ holds a client up in each SETSLOT until its
+replicas have it, so that 64 of them one after another on one connection cost 64 round trips and
+64 writes of the node file, but on connections of their own about one.
+
+WAIT is not used to learn what replicas have: it covers the writes of the *calling client*, and
+moved keys are written to the target by the source's client.  INFO tells the target's offset after
+the last moved key and the offset each replica acknowledged; comparing them covers every writer.
+Replicas acknowledge once a second by themselves; a WAIT for more replicas than there are makes the
+node ask them at once, and that is all it is used for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import hiredis
+
+from shardcluster.cluster_nodes import parse_info
+from shardcluster_runtime.wire import ConnectionLost, NodeConnection, Overloaded
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shardcluster.observed import Address
+    from shardcluster_runtime.wire import Argument, Credentials
+
+__all__ = ["MigrationNode", "NodeTrouble", "Peer", "ReplicaOffsets", "read_offsets"]
+
+COMMAND_TIMEOUT_S = 2.0
+SETSLOT_TIMEOUT_S = 5.0  # Valkey 8+ waits up to 2 s for replicas in each; two rounds and a bit
+CONNECT_TIMEOUT_S = 1.0
+LANES_MAX = 32
+REPLICA_ACK_WAIT_S = 2.0
+NUDGE_MS = 1  # how long a WAIT that can't be met may hold its connection up
+
+# Size of each key, in the engine: one command a slot instead of one a key.  Yields the sum, then
+# index and size of each key of at least ARGV[1] bytes.
+_SIZES_SCRIPT = """
+local found, sum, least = {0}, 0, tonumber(ARGV[1])
+for index, key in ipairs(KEYS) do
+  local size = redis.call('MEMORY', 'USAGE', key) or 0
+  sum = sum + size
+  if size >= least then
+    found[#found + 1] = index
+    found[#found + 1] = size
+  end
+end
+found[1] = sum
+return found
+"""
+
+_SLAVE = re.compile(r"slave\d+")
+
+
+class NodeTrouble(Exception):
+    """A node can't go on with any slot now; the message is a sentence."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A master to talk to."""
+
+    name: str
+    node_id: str
+    address: Address  # as the other nodes reach it
+    connection: NodeConnection
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaOffsets:
+    """A master's own replication offset and what its replicas in step have acknowledged."""
+
+    master: int
+    online: tuple[int, ...]
+    connected: int
+
+
+def read_offsets(info: str) -> ReplicaOffsets:
+    """Read an `INFO replication` reply."""
+    fields = parse_info(info)
+    replicas = [
+        dict(pair.split("=", 1) for pair in value.split(",") if "=" in pair)
+        for name, value in fields.items()
+        if _SLAVE.fullmatch(name)
+    ]
+    return ReplicaOffsets(
+        int(fields["master_repl_offset"]),
+        tuple(int(replica["offset"]) for replica in replicas if replica["state"] == "online"),
+        len(replicas),
+    )
+
+
+class MigrationNode:
+    """One node while slots move; `prepare` first, `close` at the end."""
+
+    def __init__(self, peer: Peer, depth: int) -> None:
+        """`depth`: how many MIGRATEs may be in the node's queue at once."""
+        self.peer = peer
+        self.name = peer.name
+        self.migrates = asyncio.Semaphore(depth)
+        self.has_replicas = False
+        self._lanes: list[NodeConnection] = []
+
+    async def prepare(self, credentials: Credentials) -> None:
+        """Find out whether it has replicas and open the connections for SETSLOT."""
+        offsets = await self.offsets()
+        self.has_replicas = bool(offsets.online)
+        if not offsets.connected:
+            return
+        opened = await asyncio.gather(
+            *(
+                NodeConnection.open(
+                    self.peer.connection.address,
+                    timeout_s=CONNECT_TIMEOUT_S,
+                    credentials=credentials,
+                )
+                for _ in range(LANES_MAX)
+            ),
+            return_exceptions=True,
+        )
+        self._lanes = [lane for lane in opened if isinstance(lane, NodeConnection)]
+        if not self._lanes:
+            message = f"{self.name} takes no more connections: {opened[0]}"
+            raise NodeTrouble(message)
+
+    def close(self) -> None:
+        """End the extra connections."""
+        for lane in self._lanes:
+            lane.close()
+        self._lanes.clear()
+
+    async def calls(
+        self, commands: Sequence[tuple[Argument, ...]], timeout_s: float = COMMAND_TIMEOUT_S
+    ) -> list[Any]:
+        """Send all as one write; error replies stay values.  Raises NodeTrouble."""
+        return await self._on([self.peer.connection], commands, timeout_s)
+
+    async def call(self, *command: Argument, timeout_s: float = COMMAND_TIMEOUT_S) -> Any:
+        """`calls` with one."""
+        return (await self.calls([command], timeout_s))[0]
+
+    async def set_slots(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
+        """CLUSTER SETSLOT, many at once; error replies stay values.  Raises NodeTrouble."""
+        lanes = [lane for lane in self._lanes if not lane.closed] or [self.peer.connection]
+        replies = await self._on(lanes, commands, SETSLOT_TIMEOUT_S)
+        for reply in replies:
+            if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOREPLICAS"):
+                message = f"The replicas of {self.name} do not follow, so no slot can change there."
+                raise NodeTrouble(message)
+        return replies
+
+    async def _on(
+        self,
+        connections: Sequence[NodeConnection],
+        commands: Sequence[tuple[Argument, ...]],
+        timeout_s: float,
+    ) -> list[Any]:
+        try:
+            async with asyncio.timeout(timeout_s):
+                futures = [
+                    connections[index % len(connections)].send(*command)
+                    for index, command in enumerate(commands)
+                ]
+                return [await future for future in futures]
+        except TimeoutError as error:
+            # Its late answers must not be taken for answers to something else.
+            for connection in connections:
+                connection.close()
+            message = f"{self.name} did not answer within {timeout_s:g} s."
+            raise NodeTrouble(message) from error
+        except ConnectionLost as error:
+            message = f"The connection to {self.name} ended."
+            raise NodeTrouble(message) from error
+        except Overloaded as error:
+            raise NodeTrouble(str(error)) from error
+
+    async def offsets(self) -> ReplicaOffsets:
+        """Its replication offsets now."""
+        reply = await self.call("INFO", "replication")
+        if isinstance(reply, hiredis.ReplyError):
+            message = f"{self.name} refused INFO: {reply}"
+            raise NodeTrouble(message)
+        return read_offsets(reply.decode())
+
+    async def replicated(self) -> None:
+        """Return when a replica has all that was written until now; NodeTrouble if none gets it.
+
+        A master whose replicas are all away has nothing to wait for: that is the loop's concern.
+        """
+        if not self._lanes:
+            return
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + REPLICA_ACK_WAIT_S
+        now = await self.offsets()
+        wanted = now.master
+        while now.online and max(now.online) < wanted:
+            if loop.time() > deadline_s:
+                message = f"The replicas of {self.name} do not follow: moved slots stay open."
+                raise NodeTrouble(message)
+            await self._on(self._lanes[:1], [("WAIT", now.connected + 1, NUDGE_MS)], COMMAND_TIMEOUT_S)
+            now = await self.offsets()
+
+    async def sizes(self, keys: Sequence[bytes], least_bytes: int) -> tuple[int, dict[int, int]]:
+        """Bytes of all keys together, and index -> bytes of those with at least `least_bytes`."""
+        reply = await self.call("EVAL", _SIZES_SCRIPT, len(keys), *keys, least_bytes)
+        if not isinstance(reply, hiredis.ReplyError):
+            pairs = zip(reply[1::2], reply[2::2], strict=True)
+            return reply[0], {index - 1: size for index, size in pairs}
+        # Scripts are not allowed there, or the slot is open and a key has gone already.
+        replies = await self.calls([("MEMORY", "USAGE", key) for key in keys])
+        known = [reply if isinstance(reply, int) else 0 for reply in replies]
+        return sum(known), {i: size for i, size in enumerate(known) if size >= least_bytes}

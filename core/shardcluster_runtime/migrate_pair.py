@@ -1,0 +1,401 @@
+"""Move a queue of slots from one master to another, a group at a time through each step.
+
+`shardcluster.migration` says which step may follow which; this module asks the nodes, and turns
+their answers into those steps.  What ends one slot is a failure with a sentence and the others go
+on; what says that a *node* can't go on (`NodeTrouble`) ends this pair and leaves its slots open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import hiredis
+
+from shardcluster.migration import Batch, BatchLimits, SlotEvent, SlotState, advance, split
+from shardcluster_runtime.migrate_node import NodeTrouble
+
+if TYPE_CHECKING:
+    from collections import deque
+    from collections.abc import Coroutine, Sequence
+
+    from shardcluster_runtime.migrate_node import MigrationNode
+    from shardcluster_runtime.throttle import TokenBucket
+    from shardcluster_runtime.wire import Argument, Credentials
+
+__all__ = ["BigKey", "MigrateOptions", "PairMover", "SliceState"]
+
+MIB = 1024 * 1024
+OVERTIME_S = 1.0  # past its budget a slice still finishes the slots it has opened
+PING_TIMEOUT_S = 0.3  # a target that does not answer this is not asked to take more keys
+CUT_OFF_MAX = 4  # IOERR answers in one slot before the pair gives up
+ROUNDS_WITHOUT_PROGRESS_MAX = 3  # of one slot: keys were sent but the source still has as many
+BIG_BYTES_PER_S = 5 * MIB  # how slow a big key may travel; measured 10-60 MB/s
+KEYS_READ_PER_BATCH = 4  # batches of keys read ahead in one slot
+THROTTLED_BATCH_S = 0.004  # with a limit, one MIGRATE carries what the limit allows in this time
+THROTTLED_BATCH_KEYS_MIN = 8  # fewer cost the source more in commands than they save in pauses
+
+_TARGET_TROUBLE = (
+    "OOM", "LOADING", "NOAUTH", "WRONGPASS", "NOPERM", "READONLY", "MISCONF", "NOREPLICAS",
+    "CLUSTERDOWN", "MASTERDOWN", "ERR max number of clients",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class BigKey:
+    """A key that moved alone."""
+
+    slot: int
+    key: bytes
+    size_bytes: int
+
+    def __str__(self) -> str:
+        """For events: the key cut short, the size in MiB."""
+        return f"{self.key[:64]!r} of slot {self.slot}, {self.size_bytes / MIB:.1f} MiB"
+
+
+@dataclass(frozen=True, slots=True)
+class MigrateOptions:
+    """How hard to push."""
+
+    slots_at_once: int = 64  # of one group of a pair
+    batch_keys: int = 200  # in one MIGRATE
+    batch_bytes: int = MIB  # in one MIGRATE, by the engine's estimate
+    migrates_in_flight: int = 4  # in a source's queue; it runs them without a pause
+    migrate_timeout_ms: int = 400  # × in flight: how long a hung target can hold a source up
+    big_key_bytes: int = MIB  # from here on a key moves alone and is reported
+    largest_key_bytes: int = 512 * MIB  # from here on it is not moved
+
+    def throttled(self, keys_per_second: int) -> MigrateOptions:
+        """The same with short pauses for clients of the nodes."""
+        batch = max(THROTTLED_BATCH_KEYS_MIN, int(keys_per_second * THROTTLED_BATCH_S))
+        return replace(
+            self,
+            batch_keys=min(self.batch_keys, batch),
+            batch_bytes=min(self.batch_bytes, MIB // 4),
+            migrates_in_flight=1,
+        )
+
+
+@dataclass
+class SliceState:
+    """What all pairs of one slice share."""
+
+    options: MigrateOptions
+    bucket: TokenBucket
+    ends_s: float
+    credentials: Credentials
+    stopping: bool = False
+    stopped: str = ""
+    moved_keys: int = 0
+    moved_slots: list[int] = field(default_factory=list)
+    big_keys: list[BigKey] = field(default_factory=list)
+    failures: dict[int, str] = field(default_factory=dict)
+    silent: set[str] = field(default_factory=set)  # other masters that did not answer
+    _telling: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def overtime(self) -> bool:
+        """Whether even what is open must be left for the next slice."""
+        return self.stopping or asyncio.get_running_loop().time() > self.ends_s + OVERTIME_S
+
+    def over(self) -> bool:
+        """Whether no new slot may be opened."""
+        return self.stopping or asyncio.get_running_loop().time() > self.ends_s
+
+    async def may_send(self, keys: int) -> None:
+        """Return when the limit on keys/s lets `keys` more go."""
+        loop = asyncio.get_running_loop()
+        while wait_s := self.bucket.wait_s(loop.time()):
+            await asyncio.sleep(wait_s)
+        self.bucket.take(keys, loop.time())
+
+    def tell(self, others: Sequence[MigrationNode], slots: Sequence[int], owner_id: str) -> None:
+        """Let other masters know of an owner, beside the work: gossip tells them, too."""
+        for node in others:
+            if node.name not in self.silent:
+                task = asyncio.create_task(self._tell(node, slots, owner_id))
+                self._telling.add(task)
+                task.add_done_callback(self._telling.discard)
+
+    async def _tell(self, node: MigrationNode, slots: Sequence[int], owner_id: str) -> None:
+        try:
+            await node.set_slots([("CLUSTER", "SETSLOT", slot, "NODE", owner_id) for slot in slots])
+        except NodeTrouble:
+            self.silent.add(node.name)
+
+    async def told(self) -> None:
+        """Wait for what `tell` began."""
+        if self._telling:
+            await asyncio.wait(self._telling)
+
+    def close(self) -> None:
+        """Give up what `tell` began."""
+        for task in self._telling:
+            task.cancel()
+
+
+@dataclass(slots=True)
+class _Job:
+    slot: int
+    keys: list[bytes] = field(default_factory=list)
+    batches: list[Batch] = field(default_factory=list)
+    state: SlotState = SlotState.PLANNED
+    replace: bool = True
+
+    def on(self, event: SlotEvent) -> None:
+        self.state = advance(self.state, event)
+
+
+class PairMover:
+    """Moves `queue` from `source` to `target`; `run` may run several times at once."""
+
+    def __init__(
+        self,
+        source: MigrationNode,
+        target: MigrationNode,
+        others: Sequence[MigrationNode],
+        queue: deque[int],
+        state: SliceState,
+    ) -> None:
+        """`others`: masters to be told of new owners."""
+        self._source = source
+        self._target = target
+        self._others = others
+        self._queue = queue
+        self._state = state
+        self._options = state.options
+        self._limits = BatchLimits(state.options.batch_keys, state.options.batch_bytes)
+        self._keys_read = state.options.batch_keys * KEYS_READ_PER_BATCH
+        self._login = _login(state.credentials)
+        self._ended = False
+
+    async def run(self) -> None:
+        """Group after group until the queue is empty, time is up, or a node gives trouble."""
+        try:
+            while self._queue and not self._ended and not self._state.over():
+                jobs = await self._looked_at(self._next_slots())
+                jobs = await self._opened(jobs)
+                await _all([self._emptied(job) for job in jobs])
+                await self._closed([job for job in jobs if job.state is SlotState.EMPTY])
+        except NodeTrouble as trouble:
+            self._ended = True
+            self._state.stopped = self._state.stopped or str(trouble)
+
+    def _next_slots(self) -> list[int]:
+        count = min(self._options.slots_at_once, len(self._queue))
+        return [self._queue.popleft() for _ in range(count)]
+
+    def _fail(self, job: _Job, sentence: str) -> None:
+        job.on(SlotEvent.REFUSED)
+        self._state.failures[job.slot] = sentence
+
+    # -- before a slot is opened ------------------------------------------------------------
+
+    async def _looked_at(self, slots: Sequence[int]) -> list[_Job]:
+        """Read the first keys of each and leave out what must not be opened.
+
+        With a limit on keys/s only as many slots as fit the time left; the others go back.
+        """
+        replies = await self._source.calls(
+            [("CLUSTER", "GETKEYSINSLOT", slot, self._keys_read) for slot in slots]
+        )
+        left_s = self._state.ends_s - asyncio.get_running_loop().time()
+        room = self._state.bucket.rate_per_s * max(0.0, left_s) or float("inf")
+        jobs: list[_Job] = []
+        for index, (slot, keys) in enumerate(zip(slots, replies, strict=True)):
+            if isinstance(keys, hiredis.ReplyError):
+                raise NodeTrouble(f"{self._source.name} refused to list keys: {keys}")  # noqa: EM102, TRY003
+            room -= len(keys)
+            if room < 0 and jobs:
+                self._queue.extendleft(reversed(slots[index:]))
+                break
+            jobs.append(_Job(slot, keys))
+        await _all([self._measured(job) for job in jobs if job.keys])
+        return [job for job in jobs if job.state is SlotState.PLANNED]
+
+    async def _measured(self, job: _Job) -> None:
+        """Cut the keys read into batches; a key that is too big fails the slot."""
+        total, big = await self._source.sizes(job.keys, self._options.big_key_bytes)
+        largest = max(big, key=big.__getitem__, default=None)
+        if largest is not None and big[largest] >= self._options.largest_key_bytes:
+            limit = self._options.largest_key_bytes / MIB
+            self._fail(
+                job,
+                f"its key {job.keys[largest][:64]!r} takes {big[largest] / MIB:.0f} MiB; moving it"
+                f" would stall the shard (limit {limit:.0f} MiB), so the slot stays.",
+            )
+            return
+        job.batches = split(job.keys, total, big, self._limits)
+
+    # -- opening ----------------------------------------------------------------------------
+
+    async def _opened(self, jobs: Sequence[_Job]) -> list[_Job]:
+        if not jobs:
+            return []
+        source_id, target_id = self._source.peer.node_id, self._target.peer.node_id
+        replies = await self._target.set_slots(
+            [("CLUSTER", "SETSLOT", job.slot, "IMPORTING", source_id) for job in jobs]
+        )
+        for job, reply in zip(jobs, replies, strict=True):
+            if not isinstance(reply, hiredis.ReplyError):
+                job.on(SlotEvent.IMPORTING_SET)
+            elif "already the owner" in str(reply):
+                job.on(SlotEvent.TARGET_WAS_OWNER)
+                job.replace = False
+            else:
+                self._fail(job, f"{self._target.name} does not import it: {reply}")
+        jobs = [job for job in jobs if job.state is not SlotState.FAILED]
+        replies = await self._source.set_slots(
+            [("CLUSTER", "SETSLOT", job.slot, "MIGRATING", target_id) for job in jobs]
+        )
+        for job, reply in zip(jobs, replies, strict=True):
+            if not isinstance(reply, hiredis.ReplyError):
+                job.on(SlotEvent.MIGRATING_SET)
+            elif "not the owner" not in str(reply):
+                self._fail(job, f"{self._source.name} does not give it away: {reply}")
+            else:
+                job.on(SlotEvent.SOURCE_WAS_NOT_OWNER)
+                if job.state is SlotState.FAILED:
+                    self._state.failures[job.slot] = f"{self._source.name} does not own it."
+        return [job for job in jobs if job.state is not SlotState.FAILED]
+
+    # -- moving keys ------------------------------------------------------------------------
+
+    async def _emptied(self, job: _Job) -> None:
+        """Move keys until the source counts none; the slot stays OPEN when it has to wait."""
+        counted_before, cut_off, stuck = -1, 0, 0
+        while job.state is SlotState.OPEN and not self._state.overtime() and not self._ended:
+            cut = await self._sent(job)
+            if job.state is not SlotState.OPEN or self._state.overtime():
+                return
+            cut_off = cut_off + 1 if cut else 0
+            if cut_off > CUT_OFF_MAX:
+                message = f"{self._source.name} can't get keys over to {self._target.name}: {cut}"
+                raise NodeTrouble(message)
+            count = await self._source.call("CLUSTER", "COUNTKEYSINSLOT", job.slot)
+            if count == 0:
+                job.on(SlotEvent.COUNTED_ZERO)
+                return
+            if isinstance(count, hiredis.ReplyError):
+                self._fail(job, f"{self._source.name} does not count its keys: {count}")
+                return
+            job.on(SlotEvent.KEYS_LEFT)
+            stuck = stuck + 1 if count == counted_before else 0
+            counted_before = count
+            if stuck >= ROUNDS_WITHOUT_PROGRESS_MAX:
+                self._fail(job, f"{count} of its keys do not leave {self._source.name}.")
+                return
+            await self._read_on(job)
+
+    async def _read_on(self, job: _Job) -> None:
+        keys = await self._source.call("CLUSTER", "GETKEYSINSLOT", job.slot, self._keys_read)
+        if isinstance(keys, hiredis.ReplyError):
+            self._fail(job, f"{self._source.name} does not list its keys: {keys}")
+            return
+        job.keys, job.batches = keys, []
+        if keys:
+            await self._measured(job)
+
+    async def _sent(self, job: _Job) -> str:
+        """Send the batches that were read; yields the engine's words when it was cut off."""
+        for batch in job.batches:
+            await self._state.may_send(len(batch.keys))
+            async with self._source.migrates:
+                if self._state.overtime() or self._ended:
+                    return ""
+                reply = await self._migrate(job, batch)
+            if not isinstance(reply, hiredis.ReplyError):
+                self._state.moved_keys += len(batch.keys)
+                if batch.alone:
+                    big = BigKey(job.slot, batch.keys[0], batch.size_bytes)
+                    self._state.big_keys.append(big)
+                continue
+            said = str(reply)
+            if said.startswith("IOERR"):
+                await self._target_answers()
+                return said
+            self._refused(job, said)
+            return ""
+        return ""
+
+    async def _migrate(self, job: _Job, batch: Batch) -> object:
+        timeout_ms = self._options.migrate_timeout_ms
+        if batch.alone:
+            timeout_ms += 1000 * batch.size_bytes // BIG_BYTES_PER_S
+        command: list[Argument] = [
+            "MIGRATE", self._target.peer.address.host, self._target.peer.address.port,
+            "", 0, timeout_ms,
+        ]  # fmt: skip
+        if job.replace:
+            command.append("REPLACE")
+        # The engine's own limit counts from the moment the command runs: others stand before it.
+        queued_ms = timeout_ms * (self._options.migrates_in_flight + 1)
+        return await self._source.call(
+            *command, *self._login, "KEYS", *batch.keys, timeout_s=1.0 + queued_ms / 1000
+        )
+
+    async def _target_answers(self) -> None:
+        """After a cut: a target that hangs must not hold the source up again."""
+        await self._target.call("PING", timeout_s=PING_TIMEOUT_S)
+
+    def _refused(self, job: _Job, said: str) -> None:
+        """An answer to MIGRATE that is neither OK nor a cut: the target's fault, or the slot's."""
+        by_target = said.partition("Target instance replied with error: ")[2]
+        if by_target.startswith(_TARGET_TROUBLE) or said.startswith(_TARGET_TROUBLE):
+            message = f"{self._target.name} takes no keys now: {by_target or said}"
+            raise NodeTrouble(message)
+        if by_target.startswith("BUSYKEY"):
+            self._fail(
+                job,
+                f"{self._target.name} owns it and has a key that {self._source.name} has, too;"
+                " the engine settles which master is right.",
+            )
+            return
+        self._fail(job, f"{self._source.name} could not move its keys: {said}")
+
+    # -- closing ----------------------------------------------------------------------------
+
+    async def _closed(self, jobs: Sequence[_Job]) -> None:
+        """Every job is EMPTY here: counted by the source after the last key was sent."""
+        if not jobs or self._state.stopping:
+            return
+        await self._target.replicated()
+        for job in jobs:
+            job.on(SlotEvent.REPLICA_HAS_IT)
+        await self._set_owner(self._target, jobs, SlotEvent.TARGET_CLOSED)
+        jobs = [job for job in jobs if job.state is SlotState.TARGET_OWNS]
+        try:
+            await self._set_owner(self._source, jobs, SlotEvent.SOURCE_CLOSED)
+        finally:
+            # The target owns it whatever the source says: it learns it by gossip.
+            self._state.moved_slots += [job.slot for job in jobs]
+        self._state.tell(self._others, [job.slot for job in jobs], self._target.peer.node_id)
+
+    async def _set_owner(
+        self, node: MigrationNode, jobs: Sequence[_Job], closed: SlotEvent
+    ) -> None:
+        owner_id = self._target.peer.node_id
+        replies = await node.set_slots(
+            [("CLUSTER", "SETSLOT", job.slot, "NODE", owner_id) for job in jobs]
+        )
+        for job, reply in zip(jobs, replies, strict=True):
+            if isinstance(reply, hiredis.ReplyError):
+                self._fail(job, f"{node.name} does not close it: {reply}")
+            else:
+                job.on(closed)
+
+
+async def _all(parts: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Run all to their end, then raise what the first of them raised."""
+    for outcome in await asyncio.gather(*parts, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
+
+
+def _login(credentials: Credentials) -> tuple[str, ...]:
+    if credentials.password is None:
+        return ()
+    if credentials.username:
+        return ("AUTH2", credentials.username, credentials.password)
+    return ("AUTH", credentials.password)
