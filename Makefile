@@ -36,7 +36,7 @@ checks: $(DEV_READY) lock-check ## format, lint, types, import contracts, tidy r
 	@$(BIN)/ruff format --check $(SOURCES)
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/mypy $(SOURCES)
-	@$(BIN)/lint-imports --no-timing
+	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/pytest -q tests/unit/test_tidy.py
 	@$(BIN)/python tools/check_docs_links.py
 	@$(BIN)/python tools/generate.py --check

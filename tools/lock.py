@@ -20,7 +20,8 @@ REQUIREMENTS = ROOT / "requirements"
 LOCKS = {
     "dev": ["--extra=api", "--extra=local", "--group=build", "--group=dev"],
     "run": ["--extra=api", "--extra=local", "--group=build"],
-    "image": ["--extra=api", "--group=build"],  # the nodes' containers bring their own server
+    "image": ["--extra=api"],  # the nodes' containers bring their own server
+    "build": ["--group=build"],
 }
 HEADER = "# Made by `make lock`; don't edit.\n"
 ADDRESS = re.compile(r"://|--(?:extra-)?index-url|--find-links|--trusted-host")

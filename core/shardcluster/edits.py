@@ -22,7 +22,17 @@ if TYPE_CHECKING:
 
     from shardcluster.spec import Spec
 
-__all__ = ["EditError", "add_shard", "remove_shard"]
+__all__ = [
+    "ALREADY_LEAVING", "INVALID_SPEC", "LAST_SHARD", "TOO_MANY_SHARDS", "UNKNOWN_SHARD",
+    "EditError", "add_shard", "remove_shard",
+]  # fmt: skip
+
+# Codes of EditError.
+ALREADY_LEAVING = "AlreadyLeaving"
+INVALID_SPEC = "InvalidSpec"
+LAST_SHARD = "LastShard"
+TOO_MANY_SHARDS = "TooManyShards"
+UNKNOWN_SHARD = "UnknownShard"
 
 
 class EditError(Exception):
@@ -39,7 +49,7 @@ def add_shard(spec: Spec) -> tuple[Spec, str]:
     """One shard more, and its name; raises EditError (TooManyShards, InvalidSpec)."""
     if spec.shards >= SHARDS_MAX:
         sentence = f"The store has {SHARDS_MAX} shards already; that is the most."
-        raise EditError("TooManyShards", sentence)
+        raise EditError(TOO_MANY_SHARDS, sentence)
     bigger = _checked(replace(spec, shards=spec.shards + 1))
     return bigger, bigger.wanted_shards()[-1]
 
@@ -54,10 +64,10 @@ def remove_shard(spec: Spec, name: str, present: Collection[str]) -> Spec:
     shard = _shard_meant(spec, name)
     if shard not in wanted:
         if shard in present:
-            raise EditError("AlreadyLeaving", f"{shard} is being drained and removed already.")
-        raise EditError("UnknownShard", f"There is no shard {shown(name)}.")
+            raise EditError(ALREADY_LEAVING, f"{shard} is being drained and removed already.")
+        raise EditError(UNKNOWN_SHARD, f"There is no shard {shown(name)}.")
     if len(wanted) == 1:
-        raise EditError("LastShard", f"{shard} is the last shard: the data would have no place.")
+        raise EditError(LAST_SHARD, f"{shard} is the last shard: the data would have no place.")
     remaining = tuple(other for other in wanted if other != shard)
     top_before, top = shard_number(wanted[-1]), shard_number(remaining[-1])
     retired = (*spec.retire, shard)
@@ -71,11 +81,11 @@ def _shard_meant(spec: Spec, name: str) -> str:
     except ValueError:
         return name
     if ordinal > spec.replicas_per_shard:
-        raise EditError("UnknownShard", f"There is no node {name}.")
+        raise EditError(UNKNOWN_SHARD, f"There is no node {name}.")
     return shard
 
 
 def _checked(spec: Spec) -> Spec:
     for path, sentence in cross_field_problems(spec):
-        raise EditError("InvalidSpec", f"{path}: {sentence}.")
+        raise EditError(INVALID_SPEC, f"{path}: {sentence}.")
     return spec

@@ -1,4 +1,4 @@
-"""One slot on its way from its owner to another master: the allowed steps, and how keys are batched.
+"""One slot on its way from its owner to another master: allowed steps, and keys in batches.
 
 Law: nothing but `COUNTED_ZERO` leads out of `OPEN` towards a new owner.  The engine does not check
 that the source is empty when the target takes a slot over, and a source that learns of the new
@@ -104,7 +104,7 @@ class Batch:
 def split(
     keys: Sequence[bytes], total_bytes: int, big: Mapping[int, int], limits: BatchLimits
 ) -> list[Batch]:
-    """Cut `keys` into batches: small ones together, each of `big` (index -> bytes) alone at the end.
+    """Cut `keys` into batches: small ones together, each of `big` (index: bytes) alone, last.
 
     Big ones go last so that a refused one keeps no other key from moving.
     """

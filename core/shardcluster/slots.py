@@ -34,7 +34,7 @@ def key_slot(key: bytes) -> int:
     return binascii.crc_hqx(key, 0) % SLOT_COUNT
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class SlotSet:
     """An immutable set of slots; bit `n` of `mask` stands for slot `n`."""
 
@@ -90,6 +90,10 @@ class SlotSet:
     def __str__(self) -> str:
         """The set as the engine writes it; the inverse of `parse`."""
         return " ".join(str(a) if a == b else f"{a}-{b}" for a, b in self.ranges())
+
+    def __repr__(self) -> str:
+        """Ranges, for Python refuses to write a mask of 4,932 digits."""
+        return f"SlotSet.parse({str(self)!r})"
 
     def __len__(self) -> int:
         """How many slots are in the set."""

@@ -19,9 +19,22 @@ from shardcluster.names import shard_number
 from shardcluster.quantities import parse_quantity
 from shardcluster.spec_fields import Fields, Problems, SpecError, shown
 from shardcluster.spec_model import (
-    API_VERSION, DEFAULT_IMAGE, DEFAULT_MAX_KEYS_PER_SECOND, DEFAULT_NAME, KIND, Amounts,
-    Durability, FailoverSpec, GatewaySpec, ReadFrom, RebalanceMode, RebalanceSpec, Resources,
-    RingSpec, Spec, Storage,
+    API_VERSION,
+    DEFAULT_IMAGE,
+    DEFAULT_MAX_KEYS_PER_SECOND,
+    DEFAULT_NAME,
+    KIND,
+    Amounts,
+    Durability,
+    FailoverSpec,
+    GatewaySpec,
+    ReadFrom,
+    RebalanceMode,
+    RebalanceSpec,
+    Resources,
+    RingSpec,
+    Spec,
+    Storage,
 )  # fmt: skip
 
 __all__ = [

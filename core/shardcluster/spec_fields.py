@@ -107,8 +107,9 @@ class Fields:
         return Fields(self.take(name), self.path_of(name), self._problems)
 
     def optional(self, name: str) -> Fields | None:
-        """The mapping in a field; None if absent."""
-        return None if self.take(name) is None else self.nested(name)
+        """The mapping in a field; None if absent or wrong."""
+        nested = self.nested(name)
+        return nested if isinstance(self.take(name), Mapping) else None
 
     def integer(self, name: str, default: int, low: int, high: int) -> int:
         """A whole number from `low` to `high`."""

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from aiohttp import web
+
 from shardcluster.edits import EditError
 from shardcluster.spec import SpecError
-
 from shardcluster_runtime.platforms.protocol import PlatformUnable
 
 if TYPE_CHECKING:

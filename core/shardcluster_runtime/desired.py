@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import yaml
+
 from shardcluster.spec import SpecError, parse
 
 if TYPE_CHECKING:
@@ -139,10 +140,11 @@ class DesiredStore:
             raise self._unusable(str(error)) from error
 
     def _unusable(self, why: str) -> DesiredError:
-        return DesiredError(
+        message = (
             f"The stored spec {self._path} can't be used ({why.rstrip('.')}): mend it, or move it "
             "away and give the spec again with -f FILE."
         )
+        return DesiredError(message)
 
     def _write(self, desired: Desired) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ before the failover, the source's all writes since; clients are served the sourc
 When the target owned the slot before this run, clients are served *there* and REPLACE is not used.
 
 Speed: the slots of one (source, target) pair go through each step together, as one write and one
-round of answers, 64 at a time, two such groups overlapping; all pairs at once.  With a limit on
+round of answers, 128 at a time, two such groups overlapping; all pairs at once.  With a limit on
 keys/s the engine's pauses count instead: one small MIGRATE at a time in each source's queue,
 because it runs a client's queued commands in one go and answers nobody meanwhile.
 """
@@ -25,7 +25,13 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from shardcluster_runtime.migrate_node import MigrationNode, NodeTrouble, Peer
+from shardcluster_runtime.migrate_node import (
+    LANES,
+    LANES_OF_OTHERS,
+    MigrationNode,
+    NodeTrouble,
+    Peer,
+)
 from shardcluster_runtime.migrate_pair import BigKey, MigrateOptions, PairMover, SliceState
 from shardcluster_runtime.throttle import TokenBucket
 
@@ -135,9 +141,15 @@ async def _work(
     state: SliceState,
     masters: set[str],
 ) -> None:
-    involved = sorted({name for pair in queues for name in pair} | masters)
-    others = involved if len(involved) <= OTHERS_TOLD_MAX else []
-    ready = await asyncio.gather(*(_prepared(nodes[name], state) for name in involved))
+    ends = {name for pair in queues for name in pair}
+    others = sorted(masters) if len(masters) <= OTHERS_TOLD_MAX else []
+    involved = sorted(ends.union(others))
+    ready = await asyncio.gather(
+        *(
+            _prepared(nodes[name], state, LANES if name in ends else LANES_OF_OTHERS)
+            for name in involved
+        )
+    )
     broken = {name for name, fine in zip(involved, ready, strict=True) if not fine}
     movers = []
     for (source, target), queue in queues.items():
@@ -145,17 +157,18 @@ async def _work(
             continue
         told = [nodes[name] for name in others if name not in {source, target} | broken]
         mover = PairMover(nodes[source], nodes[target], told, queue, state)
-        movers += [mover.run() for _ in range(WORKERS_PER_PAIR)]
+        movers += [mover] * WORKERS_PER_PAIR
     async with asyncio.TaskGroup() as group:
         for mover in movers:
-            group.create_task(mover)
+            group.create_task(mover.run())
     await state.told()
 
 
-async def _prepared(node: MigrationNode, state: SliceState) -> bool:
+async def _prepared(node: MigrationNode, state: SliceState, lanes: int) -> bool:
     try:
-        await node.prepare(state.credentials)
+        await node.prepare(state.credentials, lanes)
     except NodeTrouble as trouble:
-        state.stopped = str(trouble)
+        if lanes == LANES:  # one that would only be told of owners stops nothing
+            state.stopped = str(trouble)
         return False
     return True

@@ -59,7 +59,7 @@ class BigKey:
 class MigrateOptions:
     """How hard to push."""
 
-    slots_at_once: int = 64  # of one group of a pair
+    slots_at_once: int = 128  # of one group of a pair; 64 gave 93k keys/s, 128 and 256 113k
     batch_keys: int = 200  # in one MIGRATE
     batch_bytes: int = MIB  # in one MIGRATE, by the engine's estimate
     migrates_in_flight: int = 4  # in a source's queue; it runs them without a pause
@@ -93,6 +93,7 @@ class SliceState:
     big_keys: list[BigKey] = field(default_factory=list)
     failures: dict[int, str] = field(default_factory=dict)
     silent: set[str] = field(default_factory=set)  # other masters that did not answer
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     _telling: set[asyncio.Task[None]] = field(default_factory=set)
 
     def overtime(self) -> bool:
@@ -105,10 +106,12 @@ class SliceState:
 
     async def may_send(self, keys: int) -> None:
         """Return when the limit on keys/s lets `keys` more go."""
+        if self.bucket.rate_per_s <= 0:
+            return
         loop = asyncio.get_running_loop()
-        while wait_s := self.bucket.wait_s(loop.time()):
-            await asyncio.sleep(wait_s)
-        self.bucket.take(keys, loop.time())
+        async with self._turn:  # first come, first served
+            await asyncio.sleep(self.bucket.wait_s(loop.time()))
+            self.bucket.take(keys, loop.time())
 
     def tell(self, others: Sequence[MigrationNode], slots: Sequence[int], owner_id: str) -> None:
         """Let other masters know of an owner, beside the work: gossip tells them, too."""
@@ -142,6 +145,10 @@ class _Job:
     batches: list[Batch] = field(default_factory=list)
     state: SlotState = SlotState.PLANNED
     replace: bool = True
+
+    @property
+    def failed(self) -> bool:
+        return self.state is SlotState.FAILED
 
     def on(self, event: SlotEvent) -> None:
         self.state = advance(self.state, event)
@@ -245,7 +252,7 @@ class PairMover:
                 job.replace = False
             else:
                 self._fail(job, f"{self._target.name} does not import it: {reply}")
-        jobs = [job for job in jobs if job.state is not SlotState.FAILED]
+        jobs = [job for job in jobs if not job.failed]
         replies = await self._source.set_slots(
             [("CLUSTER", "SETSLOT", job.slot, "MIGRATING", target_id) for job in jobs]
         )
@@ -256,9 +263,9 @@ class PairMover:
                 self._fail(job, f"{self._source.name} does not give it away: {reply}")
             else:
                 job.on(SlotEvent.SOURCE_WAS_NOT_OWNER)
-                if job.state is SlotState.FAILED:
+                if job.failed:
                     self._state.failures[job.slot] = f"{self._source.name} does not own it."
-        return [job for job in jobs if job.state is not SlotState.FAILED]
+        return [job for job in jobs if not job.failed]
 
     # -- moving keys ------------------------------------------------------------------------
 
@@ -267,7 +274,7 @@ class PairMover:
         counted_before, cut_off, stuck = -1, 0, 0
         while job.state is SlotState.OPEN and not self._state.overtime() and not self._ended:
             cut = await self._sent(job)
-            if job.state is not SlotState.OPEN or self._state.overtime():
+            if job.failed or self._state.overtime():
                 return
             cut_off = cut_off + 1 if cut else 0
             if cut_off > CUT_OFF_MAX:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -19,9 +18,10 @@ from shardcluster.cluster_nodes import ClusterNodes, parse_cluster_nodes
 from shardcluster.observed import Address
 from shardcluster.slots import SLOT_COUNT, SlotSet
 from shardcluster_runtime.migrate import Peer
-from shardcluster_runtime.wire import NodeConnection
+from shardcluster_runtime.wire import Credentials, NodeConnection, NodeReplyError
 
 if TYPE_CHECKING:
+    import signal
     from collections.abc import AsyncIterator, Callable, Coroutine
 
 DEADLINE_S = 20.0
@@ -51,7 +51,7 @@ def free_ports(count: int) -> list[int]:
             sockets.append(one)
             one.bind(("127.0.0.1", 0))
             port = one.getsockname()[1]
-            if port + BUS_PORT_OFFSET > 65_535 or port in found:  # noqa: PLR2004 - the last port
+            if port + BUS_PORT_OFFSET > 65_535 or port in found:
                 continue
             bus = socket.socket()
             sockets.append(bus)
@@ -82,15 +82,18 @@ class MiniNode:
     port: int
     folder: Path
     options: tuple[str, ...]
+    password: str | None = None
     process: subprocess.Popen[bytes] | None = None
     connection: NodeConnection | None = None
     node_id: str = ""
 
     @property
     def address(self) -> Address:
+        """Where it listens."""
         return Address("127.0.0.1", self.port)
 
     def start(self) -> None:
+        """Start the process; `connect` waits until it answers."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.process = subprocess.Popen(
             [
@@ -100,6 +103,11 @@ class MiniNode:
                 "--cluster-node-timeout", str(NODE_TIMEOUT_MS),
                 "--cluster-allow-replica-migration", "no",
                 "--enable-debug-command", "yes", "--repl-diskless-sync-delay", "0",
+                *(
+                    ["--requirepass", self.password, "--masterauth", self.password]
+                    if self.password
+                    else []
+                ),
                 *self.options,
             ],
             stdout=subprocess.DEVNULL,
@@ -107,15 +115,17 @@ class MiniNode:
         )  # fmt: skip
 
     async def connect(self) -> NodeConnection:
+        """A new connection, once it answers."""
         if self.connection is not None:
             self.connection.close()
         deadline = time.monotonic() + DEADLINE_S
         while True:
             try:
-                self.connection = await NodeConnection.open(self.address, timeout_s=2.0)
-                ready = await self.connection.call("PING", timeout_s=2.0)
-                assert ready == b"PONG"
-            except Exception:
+                self.connection = await NodeConnection.open(
+                    self.address, timeout_s=2.0, credentials=Credentials(self.password)
+                )
+                await self.connection.call("PING", timeout_s=2.0)
+            except (OSError, NodeReplyError, TimeoutError):
                 assert time.monotonic() < deadline, f"{self.name} does not answer"
                 await asyncio.sleep(POLL_S)
             else:
@@ -123,23 +133,28 @@ class MiniNode:
                 return self.connection
 
     async def call(self, *command: str | bytes | int, timeout_s: float = 10.0) -> Any:
+        """One command, over a new connection when the last one ended."""
         assert self.connection is not None
         if self.connection.closed:
             await self.connect()
         return await self.connection.call(*command, timeout_s=timeout_s)
 
     async def view(self) -> ClusterNodes:
+        """Its CLUSTER NODES."""
         return parse_cluster_nodes((await self.call("CLUSTER", "NODES")).decode())
 
     async def slots(self) -> SlotSet:
+        """What it says it owns."""
         view = await self.view()
         return next(peer.slots for peer in view.peers if "myself" in peer.flags)
 
     def peer(self) -> Peer:
+        """As the migrator wants it."""
         assert self.connection is not None
         return Peer(self.name, self.node_id, self.address, self.connection)
 
     def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process."""
         assert self.process is not None
         os.kill(self.process.pid, number)
 
@@ -156,24 +171,23 @@ class MiniNode:
 class MiniCluster:
     """Masters m0, m1, … and their replicas r0, r1, … in one folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, password: str | None = None) -> None:
+        """Nothing is started yet."""
         self.folder = folder
+        self.password = password
         self.masters: list[MiniNode] = []
         self.replicas: list[MiniNode] = []
 
     @property
     def nodes(self) -> list[MiniNode]:
+        """Masters first."""
         return self.masters + self.replicas
 
-    async def form(self, masters: int, owners: int, replicas: int, options: tuple[str, ...]) -> None:
+    async def form(
+        self, masters: int, owners: int, replicas: int, options: tuple[str, ...]
+    ) -> None:
         """`masters` masters of which the first `owners` own the slots, evenly."""
-        ports = free_ports(masters * (1 + replicas))
-        for index in range(masters):
-            name = f"m{index}"
-            self.masters.append(MiniNode(name, ports.pop(), self.folder / name, options))
-        for index in range(masters * replicas):
-            name = f"r{index}"
-            self.replicas.append(MiniNode(name, ports.pop(), self.folder / name, options))
+        self._place(masters, replicas, options)
         for node in self.nodes:
             node.start()
         for index, node in enumerate(self.nodes):
@@ -190,7 +204,18 @@ class MiniCluster:
             await node.call("CLUSTER", "REPLICATE", self.masters[index % masters].node_id)
         await eventually(self.agreed, "every node serves")
 
+    def _place(self, masters: int, replicas: int, options: tuple[str, ...]) -> None:
+        ports = free_ports(masters * (1 + replicas))
+        names = [f"m{index}" for index in range(masters)]
+        names += [f"r{index}" for index in range(masters * replicas)]
+        nodes = [
+            MiniNode(name, port, self.folder / name, options, self.password)
+            for name, port in zip(names, ports, strict=True)
+        ]
+        self.masters, self.replicas = nodes[:masters], nodes[masters:]
+
     async def knows_all(self) -> bool:
+        """Every node is connected to every other."""
         for node in self.nodes:
             peers = (await node.view()).peers
             if len(peers) != len(self.nodes) or any(
@@ -230,17 +255,23 @@ class MiniCluster:
         return found
 
     def end(self) -> None:
+        """End every process."""
         for node in self.nodes:
             node.end()
 
 
 @asynccontextmanager
 async def mini_cluster(
-    masters: int, *, owners: int, replicas: int = 0, options: tuple[str, ...] = ()
+    masters: int,
+    *,
+    owners: int,
+    replicas: int = 0,
+    options: tuple[str, ...] = (),
+    password: str | None = None,
 ) -> AsyncIterator[MiniCluster]:
     """A formed cluster that is gone, with its folder, afterwards."""
     with tempfile.TemporaryDirectory(prefix="shardcluster-mini-") as folder:
-        cluster = MiniCluster(Path(folder))
+        cluster = MiniCluster(Path(folder), password)
         try:
             await cluster.form(masters, owners, replicas, options)
             yield cluster

@@ -1,4 +1,4 @@
-"""A real server takes every setting that a spec may name, while it runs, and gives it back as is."""
+"""A real server takes every setting that a spec may name while it runs, and gives it back."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import redis
+
 from shardcluster.engine_settings import SETTINGS, vet
 
 if TYPE_CHECKING:
@@ -34,9 +35,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
     """One server of its own on a Unix socket."""
     folder = tmp_path_factory.mktemp("engine")
     arguments = ["--port", "0", "--unixsocket", "s", "--save", "", "--cluster-enabled", "yes"]
-    process = subprocess.Popen(  # noqa: S603 - our own server
-        [_server(), *arguments], cwd=folder, stdout=subprocess.DEVNULL
-    )
+    process = subprocess.Popen([_server(), *arguments], cwd=folder, stdout=subprocess.DEVNULL)
     with redis.Redis(unix_socket_path=os.path.relpath(folder / "s")) as client:
         deadline = time.monotonic() + START_S
         while True:

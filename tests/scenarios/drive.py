@@ -6,14 +6,15 @@ import dataclasses
 import random
 from typing import TYPE_CHECKING, Any
 
-from paper_actions import apply
-from paper_checks import assert_safe, safety
 from shardcluster.actions import Decision, Reason, Wait
 from shardcluster.decide import decide
 from shardcluster.spec import Spec, parse
+from tests.scenarios.paper_actions import apply
+from tests.scenarios.paper_checks import assert_safe, safety
 
 if TYPE_CHECKING:
     from paper import PaperCluster
+
     from shardcluster.observed import Observed
 
 __all__ = ["RESTING", "decide_checked", "run", "spec_of", "step"]
@@ -46,7 +47,7 @@ def decide_checked(spec: Spec, observed: Observed) -> Decision:
 
 
 def _shuffled(observed: Observed) -> Observed:
-    chance = random.Random(observed.now_ms)  # noqa: S311 - no secret hangs on it
+    chance = random.Random(observed.now_ms)
     nodes = []
     for node in observed.nodes:
         if node.view is not None:

@@ -280,7 +280,7 @@ class PaperCluster:
                         self.now_ms, node.epoch, link_up=True, slots=node.slots)  # fmt: skip
 
     def _learn(self, node: PaperNode) -> None:
-        """Hear of unknown nodes from known ones."""
+        """Hear of unknown nodes, and of new addresses, from those one can talk with."""
         for peer_id in list(node.lines):
             peer = self.by_id(peer_id)
             if peer is None or not self.connected(node, peer) or node.node_id not in peer.lines:
@@ -288,9 +288,9 @@ class PaperCluster:
             for third_id in peer.lines:
                 third = self.by_id(third_id)
                 banned = node.banned.get(third_id, 0) > self.now_ms
-                if third_id in node.lines or third is node or banned:
+                if third is None or third is node or banned or not third.running:
                     continue
-                if third is not None and third.running:
+                if third_id not in node.lines or not self.connected(node, third):
                     node.lines[third_id] = self._line(third)
 
     def _refresh(self, node: PaperNode) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from paper import PaperCluster, PaperNode, Process, slot_of_key
 from shardcluster import actions
 from shardcluster.actions import FailoverMode
 from shardcluster.observed import Role
 from shardcluster.slots import SlotSet
+from tests.scenarios.paper import PaperCluster, PaperNode, Process, slot_of_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,9 +126,7 @@ def _replicate(cluster: PaperCluster, node: PaperNode, master_id: str) -> None:
         node.become_replica(master_id)
 
 
-def _add_slots(
-    cluster: PaperCluster, gifts: tuple[tuple[str, SlotSet], ...]
-) -> Iterator[str]:
+def _add_slots(cluster: PaperCluster, gifts: tuple[tuple[str, SlotSet], ...]) -> Iterator[str]:
     for name, slots in gifts:
         for other in cluster.nodes.values():
             if other.slots & slots:
@@ -241,9 +239,7 @@ def _move(cluster: PaperCluster, action: actions.MoveSlots) -> Iterator[str]:
             step(cluster, move)
 
 
-def _ends(
-    cluster: PaperCluster, move: actions.Move
-) -> tuple[PaperNode, PaperNode] | None:
+def _ends(cluster: PaperCluster, move: actions.Move) -> tuple[PaperNode, PaperNode] | None:
     source, target = cluster.nodes[move.source], cluster.nodes[move.target]
     good = source.running and target.running
     masters = source.role is Role.MASTER and target.role is Role.MASTER

@@ -10,16 +10,16 @@ import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from drive import decide_checked, run, spec_of, step
-from paper import PaperCluster, Process, keys_of
-from paper_actions import apply_partly
-from paper_checks import assert_safe, effective_slots, safety
 from shardcluster.actions import Decision, Wait
 from shardcluster.decide.views import remarks
 from shardcluster.observed import PeerView, Role
 from shardcluster.picture import draw
 from shardcluster.preview import preview
 from shardcluster.slots import SlotSet
+from tests.scenarios.drive import decide_checked, run, spec_of, step
+from tests.scenarios.paper import PaperCluster, Process, keys_of
+from tests.scenarios.paper_actions import apply_partly
+from tests.scenarios.paper_checks import assert_safe, effective_slots, safety
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -161,7 +161,9 @@ class Teller:
         """What stands there: shards, owners, keys, who follows whom."""
         owners = effective_slots(self.cluster)
         shards: dict[str, list[str]] = {}
-        for node in sorted(self.cluster.nodes.values(), key=lambda node: (node.shard, node.ordinal)):
+        for node in sorted(
+            self.cluster.nodes.values(), key=lambda node: (node.shard, node.ordinal)
+        ):
             words = [node.name]
             if node.process is not Process.RUNNING:
                 words.append(node.process.name.lower())

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from story import live, rewritten
+
+from tests.scenarios.story import live, rewritten
 
 HERE = Path(__file__).parent
 STORIES = sorted(HERE.glob("*.txt"))

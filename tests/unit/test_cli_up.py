@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import io
-import json
 import os
 import signal
 import socket
@@ -60,7 +59,7 @@ def test_a_wrong_host_is_named_with_its_option(host: str) -> None:
 def test_a_second_instance_on_a_folder_is_refused(tmp_path: Path) -> None:
     """The sentence names the process; the lock of a dead one does not count."""
     supervise.check_folder_free(tmp_path)
-    (tmp_path / "controller.json").write_text(json.dumps({"pid": 4321}))
+    (tmp_path / "controller.lock").write_text("4321\n")
     supervise.check_folder_free(tmp_path)
     with (tmp_path / "controller.lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+
 from shardcluster.edits import EditError
 from shardcluster.spec import parse
-
 from shardcluster_runtime.control import BODY_BYTES_MAX, Accepted, control_app
 from shardcluster_runtime.platforms.protocol import PlatformUnable
 

@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from shardcluster.spec import SpecError, parse
 
+from shardcluster.spec import SpecError, parse
 from shardcluster_runtime.desired import DesiredError, DesiredStore, load_document
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from shardcluster.edits import EditError, add_shard, remove_shard
 from shardcluster.names import node_name, shard_name
 from shardcluster.spec import RETIRED_MAX, SHARDS_MAX, Spec, parse
@@ -114,7 +115,7 @@ def test_a_retired_shard_comes_back_when_the_document_says_so() -> None:
 def test_any_row_of_edits_changes_one_name_at_a_time(
     shards: int, retire: list[str], edits: list[tuple[int, bool] | None]
 ) -> None:
-    """An edit is `None` (add) or the position of the wanted shard to remove, by a node or itself."""
+    """An edit is `None` (add) or which wanted shard to remove, by itself or by a node."""
     spec = spec_of(shards, *retire)
     everything_else = dataclasses.replace(spec, shards=1, retire=())
     for edit in edits:

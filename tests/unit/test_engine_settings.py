@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from shardcluster.engine_settings import SETTINGS, vet
 
 
@@ -58,7 +59,7 @@ def test_a_value_takes_the_form_that_the_engine_gives_back(
         ("hz", 501, "must be a whole number from 1 to 500"),
         ("hz", 1.5, "must be a short string, a whole number or a bool, not 1.5"),
         ("hz", [1], "not a list"),
-        ("hz", 10**5000, "not a huge number"),
+        ("hz", 10**100, "not a huge number"),
         ("hz", "1" * 201, "must be a short string"),
         ("hz", "10\nrequirepass x", "must be a whole number"),
         ("hz", "١", "must be a whole number"),
@@ -78,7 +79,7 @@ def test_a_wrong_value_is_refused_with_what_would_be_right(
     name: str, value: object, words: str
 ) -> None:
     """And with what was given."""
-    with pytest.raises(ValueError, match=".") as raised:
+    with pytest.raises(ValueError, match=r".+") as raised:
         vet(name, value)
     assert words in str(raised.value)
 
@@ -116,7 +117,7 @@ def test_a_wrong_value_is_refused_with_what_would_be_right(
 )
 def test_a_setting_that_is_not_allowed_is_refused_with_a_reason(name: str, words: str) -> None:
     """Who owns it, what to set instead, or what may have been meant."""
-    with pytest.raises(ValueError, match=".") as raised:
+    with pytest.raises(ValueError, match=r".+") as raised:
         vet(name, "1")
     assert words in str(raised.value)
 

@@ -194,5 +194,5 @@ def _summary(moves: tuple[Move, ...]) -> str:
     for move in moves:
         pairs[move.source, move.target] = pairs.get((move.source, move.target), 0) + 1
     listed = [f"{source} → {target} {count}" for (source, target), count in pairs.items()]
-    more = f" and {len(listed) - 4} more ways" if len(listed) > 4 else ""  # noqa: PLR2004
+    more = f" and {len(listed) - 4} more ways" if len(listed) > 4 else ""
     return ", ".join(listed[:4]) + more

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from shardcluster.actions import Decision, Forget, Introduce, Reason, ResetNode, Wait
 from shardcluster.decide.timing import SOON_S
+
 if TYPE_CHECKING:
     from shardcluster.observed import NodeView, ObservedNode, PeerView
     from shardcluster.picture import Picture

@@ -24,7 +24,9 @@ __all__ = [
 ]  # fmt: skip
 
 DEFAULT_FOLDER = Path(".shardcluster")
-DEFAULT_DOCUMENT: dict[str, Any] = {}  # three shards of a master and a replica
+# Three shards of a master and a replica, as the spec's own defaults have it, with their data on
+# disk: somebody who types `shardctl up` twice expects to find again what was written.
+DEFAULT_DOCUMENT: dict[str, Any] = {"spec": {"storage": {"size": "10Gi"}}}
 
 folder_option = click.option(
     "--folder",

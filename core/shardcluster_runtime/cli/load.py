@@ -93,7 +93,7 @@ class HttpLane:
                 status = await self._exchange(method, key, body)
         except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:
             await self.close()
-            message = f"{method}: {error or type(error).__name__}"
+            message = f"{method}: {str(error) or type(error).__name__}"
             raise RequestFailed(message) from error
         if status not in HTTP_OK and not (status == HTTP_NOT_FOUND and method != "PUT"):
             message = f"{method}: HTTP {status}"

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import click
-
 from shardcluster.ring import plan_ownership
+
 from shardcluster.slots import SLOT_COUNT, SlotSet
 from shardcluster.spec import parse
 from shardcluster_runtime.cli import tables

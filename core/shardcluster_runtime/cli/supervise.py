@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 from aiohttp import web
-from shardcluster.spec import SpecError
 
+from shardcluster.spec import SpecError
 from shardcluster_runtime.cli.client import WHEREABOUTS_FILE, CliError, read_whereabouts
 from shardcluster_runtime.control import control_app
 from shardcluster_runtime.desired import DesiredError, write_atomically
@@ -73,12 +73,12 @@ def check_folder_free(folder: Path) -> None:
 
     Looked at first, because reading `-f FILE` may already change the desired spec.
     """
-    with (folder / LOCK_FILE).open("ab") as lock:
+    with (folder / LOCK_FILE).open("a+", encoding="ascii", errors="replace") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            process_id = read_whereabouts(folder).process_id
-            who = f" (process {process_id})" if process_id else ""
+            lock.seek(0)
+            who = f" (process {number})" if (number := lock.read(20).strip()) else ""
             message = (
                 f"A controller{who} runs on the folder {folder} already: end it first, or give "
                 "another folder with --folder."

@@ -27,16 +27,19 @@ from shardcluster_runtime.cli.common import (
 from shardcluster_runtime.cli.tell import EventPrinter, line_printer, shown_path, welcome
 from shardcluster_runtime.desired import DesiredStore
 from shardcluster_runtime.loop import Controller
-from shardcluster_runtime.platforms.process import ProcessPlatform
+from shardcluster_runtime.platforms.process import NodeSettings, ProcessPlatform
 from shardcluster_runtime.server_binary import find_server
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from shardcluster_runtime.control import ControllerLike
     from shardcluster_runtime.server_binary import Server
 
 __all__ = ["up"]
+
+Document = dict[str, Any]
 
 CONTROL_HOST = "127.0.0.1"
 WATCH_WAIT_S = 30.0  # how long one look at the state may wait for news
@@ -87,8 +90,9 @@ async def _up(options: UpOptions) -> None:
     try:
         await _serve(options, controller, console, stop, server)
     finally:
-        console.print(f"\nStopping: data is kept in {shown_path(options.folder)} …")
-        await controller.stop(stop_nodes=True)
+        line_printer(console)(_farewell(controller.state(), options))
+        with supervise.as_sentences():
+            await controller.stop(stop_nodes=True)
         supervise.forget_whereabouts(options.folder)
     console.print("Stopped.")
 
@@ -103,14 +107,43 @@ async def _start_controller(options: UpOptions, console: Console) -> tuple[Contr
         supervise.end_leftover_gateway(options.folder)
         supervise.check_port_free(options.host, options.port)
         desired = DesiredStore(options.folder)
-        say = line_printer(console)
-        say(desired.open(options.file, DEFAULT_DOCUMENT))
-        for sentence in ignored_on_local(parse(desired.document)):
-            say(sentence)
-        platform = ProcessPlatform(options.folder, server, base_port=options.base_port)
+        _open_desired(desired, options, line_printer(console))
+        platform = ProcessPlatform(
+            options.folder,
+            server,
+            spec_settings=_settings_of(desired),
+            base_port=options.base_port,
+        )
         controller = Controller(platform, desired)
         await controller.start()
     return controller, server
+
+
+def _open_desired(desired: DesiredStore, options: UpOptions, say: Callable[[str], None]) -> None:
+    say(desired.open(options.file, DEFAULT_DOCUMENT))
+    if options.file is not None:
+        for sentence in ignored_on_local(parse(desired.document)):
+            say(sentence)
+
+
+def _settings_of(desired: DesiredStore) -> Callable[[], NodeSettings]:
+    """What the spec, as it is desired at the time of asking, says about each node."""
+    seen: list[tuple[Document, NodeSettings]] = []  # the platform asks in every pass
+
+    def ask() -> NodeSettings:
+        document = desired.document
+        if not seen or seen[0][0] is not document:
+            spec = parse(document)
+            settings = NodeSettings(
+                node_timeout_ms=spec.failover.node_timeout_ms,
+                memory_only=spec.memory_only,
+                max_memory_bytes=spec.max_memory_bytes,
+                config=spec.config,
+            )
+            seen[:] = [(document, settings)]
+        return seen[0][1]
+
+    return ask
 
 
 async def _serve(
@@ -155,3 +188,9 @@ async def _until_serving(controller: ControllerLike, options: UpOptions, console
             state = await controller.wait_state(state["version"], WATCH_WAIT_S)
         spinner.update("Waiting for the HTTP API …")
         await supervise.connectable(options.host, options.port)
+
+
+def _farewell(state: Document, options: UpOptions) -> str:
+    if parse(state["spec"]).memory_only:
+        return "\nStopping … (nothing is kept: the spec asks for no storage)"
+    return f"\nStopping … data is kept in {shown_path(options.folder)}"

@@ -39,9 +39,17 @@ class Platform(Protocol):
 
     can_fence: bool  # `fence` can end a node's process and prove it
     can_restart: bool  # `restart` can start an ended node again, or put another in its place
-    keeps_data: bool  # nodes have storage that outlives their process
     formed_before: bool  # the store was formed once (survives the controller)
-    credentials: Credentials
+
+    @property
+    def keeps_data(self) -> bool:
+        """Whether nodes have storage that outlives their process."""
+        ...
+
+    @property
+    def credentials(self) -> Credentials:
+        """How to log in to the nodes."""
+        ...
 
     async def start(self, wake: Callable[[], None]) -> None:
         """Get ready; call `wake()` whenever something changed that the loop should look at."""

@@ -1,0 +1,72 @@
+"""A request and an answer as both front ends (Flask, the fast protocol) hand them over.
+
+Law: everything a client sees of an answer is in `Answer`; a front end adds only what HTTP itself
+needs (Content-Length, Connection).  So both answer alike.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from shardcluster_api.errors import ApiError
+    from shardcluster_api.router import Reply
+
+__all__ = ["Answer", "Request", "error_answer", "json_answer", "place_fields", "place_headers"]
+
+JSON_TYPE = "application/json"
+BYTES_TYPE = "application/octet-stream"
+
+Headers = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What an operation may look at."""
+
+    body: bytes = b""
+    query: str = ""
+    key: bytes = b""  # of /v1/keys/…, decoded
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the client gets."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = JSON_TYPE
+    headers: Headers = ()
+
+
+def json_answer(document: dict[str, Any], status: int = 200, headers: Headers = ()) -> Answer:
+    """A JSON document."""
+    body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    return Answer(status, body + b"\n", JSON_TYPE, headers)
+
+
+def error_answer(error: ApiError) -> Answer:
+    """An error."""
+    return json_answer(error.document(), error.status, error.headers)
+
+
+def place_fields(slot: int, reply: Reply) -> dict[str, Any]:
+    """Where a key was read or written, for JSON."""
+    return {"slot": slot, "shard": reply.shard, "node": reply.node, "role": reply.role}
+
+
+def place_headers(slot: int, reply: Reply) -> Headers:
+    """The same, as headers."""
+    headers = (
+        ("X-ShardCluster-Slot", str(slot)),
+        ("X-ShardCluster-Shard", _ascii(reply.shard)),
+        ("X-ShardCluster-Node", _ascii(reply.node)),
+        ("X-ShardCluster-Role", reply.role),
+    )
+    return (*headers, ("X-ShardCluster-Stale", "master-down")) if reply.stale else headers
+
+
+def _ascii(name: str) -> str:
+    return name if name.isascii() and name.isprintable() else ascii(name)

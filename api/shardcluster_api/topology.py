@@ -1,0 +1,301 @@
+"""Keeps the slot map true: who is asked, when, and what to do when a connection ends.
+
+Law: a request never waits for a timer to find a new owner.  Four things refresh the map: a MOVED,
+a lost connection to a master (then a *hunt*: the shard's replicas are asked for their role every
+10-20 ms, and one other node for its view every 100 ms or so, until the slots have a reachable
+owner), a new state of the controller, and a slow timer in case all of these were missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from typing import TYPE_CHECKING, Any
+
+from shardcluster.cluster_nodes import parse_cluster_nodes
+from shardcluster.observed import Address
+from shardcluster_api.links import Lane, NodeLink, NotReached
+from shardcluster_api.slot_map import SlotMap
+from shardcluster_runtime.wire import ConnectionLost, NodeReplyError, Overloaded
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterable
+
+    from shardcluster.observed import PeerView
+    from shardcluster_api.metrics import Metrics
+    from shardcluster_api.slot_map import ShardRoute
+    from shardcluster_runtime.wire import Credentials
+
+__all__ = ["Topology"]
+
+REFRESH_INTERVAL_S = 5.0  # the slow timer
+REFRESH_MIN_S = 0.1  # between two refreshes that redirects ask for
+REFRESH_FIRST_S = 0.1  # while there is no map at all
+REFRESH_FANOUT = 3  # nodes asked at once
+HEARTBEAT_S = 0.25
+ASK_TIMEOUT_S = 0.5  # for one node's view or role
+HUNT_MIN_S, HUNT_MAX_S = 0.010, 0.020  # between two rounds, jittered
+HUNT_SLOW_AFTER_S = 3.0  # then rounds come ten times slower
+HUNT_SLOW_FACTOR = 10
+HUNT_TOTAL_S = 60.0
+HUNT_VIEW_EVERY = 6  # rounds
+HUNT_REPLICAS_MAX = 5
+LAG_BYTES_MAX = 16 * 1024 * 1024  # a replica further behind gets no reads
+
+_log = logging.getLogger(__name__)
+_NODE_TROUBLE = (
+    ConnectionLost, NodeReplyError, NotReached, OSError, Overloaded, ValueError, UnicodeDecodeError,
+)  # fmt: skip
+
+
+class Topology:
+    """All links, the slot map, and the tasks that keep them true."""
+
+    def __init__(
+        self, seeds: Iterable[Address], credentials: Credentials, metrics: Metrics
+    ) -> None:
+        """`seeds` may be empty when a controller will tell of the nodes."""
+        self.seeds = list(seeds)
+        self.links: dict[Address, NodeLink] = {}
+        self.map = SlotMap(self.link)
+        self._credentials = credentials
+        self._metrics = metrics
+        self._loop = asyncio.get_running_loop()
+        self._changed: asyncio.Future[None] = self._loop.create_future()
+        self._wanted = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._hunts: set[NodeLink] = set()
+        self._names: dict[str, tuple[str, str]] = {}  # node id or address -> (node, shard)
+        self._lagging: frozenset[str] = frozenset()  # names
+        self._shape: object = None  # of the last state, to see whether it tells news
+        self._closed = False
+
+    def start(self) -> None:
+        """Begin to refresh and to check nodes."""
+        self._spawn(self._keep_fresh())
+        self._spawn(self._keep_checking())
+
+    async def close(self) -> None:
+        """End all tasks and connections."""
+        self._closed = True
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for link in self.links.values():
+            link.close()
+        self.notify()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("a task of the slot map ended", exc_info=task.exception())
+
+    def link(self, address: Address) -> NodeLink:
+        """The link to an address, made when it is new."""
+        link = self.links.get(address)
+        if link is None:
+            link = NodeLink(address, self._credentials, self._lost, lambda _link: self.notify())
+            self.links[address] = link
+            self._name(link)
+        return link
+
+    # -- waiting for news ------------------------------------------------------------------
+
+    def notify(self) -> None:
+        """Wake every request that waits for the map or a link to change."""
+        changed, self._changed = self._changed, self._loop.create_future()
+        if not changed.done():
+            changed.set_result(None)
+
+    async def changed(self, timeout_s: float) -> None:
+        """Return at the next news, or after `timeout_s`."""
+        await asyncio.wait({self._changed}, timeout=timeout_s)
+
+    # -- what happens to links -------------------------------------------------------------
+
+    def _lost(self, link: NodeLink) -> None:
+        if self._closed:
+            return
+        self._metrics.node_error(link.name, "ConnectionLost")
+        self.look_for_owner(link)
+
+    def look_for_owner(self, link: NodeLink) -> None:
+        """A node is out of reach: if it is a master, find out who took its slots over."""
+        if link in self._hunts or self._closed:
+            return
+        for route in self.map.routes():
+            if route.master is link:
+                self._hunts.add(link)
+                self._spawn(self._hunt(route, link))
+                return
+
+    async def _hunt(self, route: ShardRoute, lost: NodeLink) -> None:
+        began_s = self._loop.time()
+        asks: dict[NodeLink, asyncio.Task[None]] = {}
+        rounds = 0
+        try:
+            while not lost.usable and any(r.master is lost for r in self.map.routes()):
+                elapsed_s = self._loop.time() - began_s
+                if elapsed_s > HUNT_TOTAL_S:
+                    return
+                self._hunt_round(route, lost, asks, rounds)
+                rounds += 1
+                slower = HUNT_SLOW_FACTOR if elapsed_s > HUNT_SLOW_AFTER_S else 1
+                wait_s = random.uniform(HUNT_MIN_S, HUNT_MAX_S) * slower  # noqa: S311 - jitter
+                await self.changed(wait_s)
+        finally:
+            self._hunts.discard(lost)
+            for task in asks.values():
+                task.cancel()
+
+    def _hunt_round(
+        self,
+        route: ShardRoute,
+        lost: NodeLink,
+        asks: dict[NodeLink, asyncio.Task[None]],
+        rounds: int,
+    ) -> None:
+        """Ask everyone who may know and whose last answer is not still due."""
+
+        def ask(link: NodeLink, work: Coroutine[Any, Any, None]) -> None:
+            if link in asks and not asks[link].done():
+                work.close()
+            else:
+                asks[link] = asyncio.create_task(work)
+
+        lost.start_opening(Lane.MAIN)  # it may be back, or only the connection was cut
+        for replica in route.replicas[:HUNT_REPLICAS_MAX]:
+            ask(replica, self._ask_role(replica))
+        if rounds % HUNT_VIEW_EVERY == 0:
+            known = {lost, *route.replicas}
+            others = [link for link in self.links.values() if link not in known]
+            if others:
+                other = random.choice(others)  # noqa: S311 - spreads the asking
+                ask(other, self._ask_view(other))
+
+    async def _ask_role(self, link: NodeLink) -> None:
+        with contextlib.suppress(*_NODE_TROUBLE):
+            connection = await link.open(Lane.MAIN, ASK_TIMEOUT_S)
+            role = await connection.call("ROLE", timeout_s=ASK_TIMEOUT_S)
+            if role[0] == b"master":
+                await self._learn(link)
+
+    async def _ask_view(self, link: NodeLink) -> None:
+        with contextlib.suppress(*_NODE_TROUBLE):
+            await self._learn(link)
+
+    async def _learn(self, link: NodeLink) -> None:
+        """Take in one node's view of the cluster."""
+        connection = await link.open(Lane.MAIN, ASK_TIMEOUT_S)
+        reply = await connection.call("CLUSTER", "NODES", timeout_s=ASK_TIMEOUT_S)
+        view = parse_cluster_nodes(reply.decode())
+
+        def address_of(peer: PeerView) -> Address:
+            if peer.address.host:
+                return peer.address
+            return Address(link.address.host, peer.address.port)  # it doesn't know its own host
+
+        if self.map.apply(view.peers, address_of, self._loop.time()):
+            for known in self.links.values():
+                self._name(known)
+            self.notify()
+            self._connect_all()
+
+    # -- timers ----------------------------------------------------------------------------
+
+    def refresh_soon(self) -> None:
+        """Ask some nodes for their view, but not more often than `REFRESH_MIN_S`."""
+        self._wanted.set()
+
+    async def _keep_fresh(self) -> None:
+        while True:
+            self._wanted.clear()
+            await self._refresh()
+            self._forget_unused()
+            await asyncio.sleep(REFRESH_MIN_S)
+            wait_s = REFRESH_INTERVAL_S if self.map.version else REFRESH_FIRST_S
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._wanted.wait()
+
+    async def _refresh(self) -> None:
+        links = [link for link in self.links.values() if link.connected and not link.suspect]
+        if len(links) < REFRESH_FANOUT:
+            seeds = [self.link(address) for address in self.seeds]
+            links = list(dict.fromkeys((*links, *seeds, *self.links.values())))
+        chosen = random.sample(links, min(REFRESH_FANOUT, len(links)))
+        await asyncio.gather(*map(self._ask_view, chosen))
+
+    def _forget_unused(self) -> None:
+        used = set(map(self.link, self.seeds))
+        for route in self.map.routes():
+            used.update((route.master, *route.replicas))
+        for address, link in list(self.links.items()):
+            if link not in used and link not in self._hunts and not link.waiting:
+                link.close()
+                del self.links[address]
+
+    async def _keep_checking(self) -> None:
+        while True:
+            now_s = self._loop.time()
+            for link in self.links.values():
+                link.check(now_s)
+            self._connect_all()
+            for route in list(self.map.routes()):
+                if route.master.suspect:
+                    self.look_for_owner(route.master)
+            await asyncio.sleep(HEARTBEAT_S)
+
+    def _connect_all(self) -> None:
+        """Have connections open before they are needed: a failover must not wait for them."""
+        for route in self.map.routes():
+            if route.master.connection(Lane.MAIN) is None:
+                route.master.start_opening(Lane.MAIN)
+            for replica in route.replicas:
+                for lane in Lane:
+                    if replica.connection(lane) is None:
+                        replica.start_opening(lane)
+
+    # -- the controller's state ------------------------------------------------------------
+
+    def take_state(self, state: dict[str, Any]) -> None:
+        """Names, lags and moves from the controller; news in who owns what starts a refresh."""
+        names: dict[str, tuple[str, str]] = {}
+        seeds: list[Address] = []
+        lagging: set[str] = set()
+        for node in state["nodes"]:
+            called = (node["name"], node["shard"])
+            if node.get("host") and node.get("port"):
+                address = Address(node["host"], node["port"])
+                names[str(address)] = called
+                if node.get("node_id"):
+                    seeds.append(address)
+            if node.get("node_id"):
+                names[node["node_id"]] = called
+            if node["role"] == "replica" and (
+                not node["link_up"] or node["lag_bytes"] > LAG_BYTES_MAX
+            ):
+                lagging.add(node["name"])
+        self._names, self._lagging = names, frozenset(lagging)
+        self.seeds = seeds or self.seeds
+        self.map.set_moving(move[0] for shard in state["shards"] for move in shard["moving_out"])
+        for link in self.links.values():
+            self._name(link)
+        shape = [(s["name"], s["master"], s["replicas"], s["slot_ranges"]) for s in state["shards"]]
+        if shape != self._shape:
+            self._shape = shape
+            self.refresh_soon()
+
+    def _name(self, link: NodeLink) -> None:
+        called = self._names.get(link.node_id) or self._names.get(str(link.address))
+        if called is not None:
+            link.name, link.shard = called
+        link.lagging = link.name in self._lagging
