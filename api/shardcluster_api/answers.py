@@ -14,7 +14,15 @@ if TYPE_CHECKING:
     from shardcluster_api.errors import ApiError
     from shardcluster_api.router import Reply
 
-__all__ = ["Answer", "Request", "error_answer", "json_answer", "place_fields", "place_headers"]
+__all__ = [
+    "Answer",
+    "Headers",
+    "Request",
+    "error_answer",
+    "json_answer",
+    "place_fields",
+    "place_headers",
+]
 
 JSON_TYPE = "application/json"
 BYTES_TYPE = "application/octet-stream"

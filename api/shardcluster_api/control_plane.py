@@ -6,10 +6,10 @@ writes of keys work on while the control plane is away.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, Protocol
 
 import aiohttp
+
 from shardcluster_api.errors import ControllerRefused, ControllerUnavailable
 from shardcluster_api.limits import CONTROL_TIMEOUT_S
 
@@ -117,15 +117,15 @@ class HttpControlPlane:
         except aiohttp.ClientConnectorError as error:
             message = f"The controller does not answer at {self.url}."
             raise ControllerUnavailable(message) from error
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             message = f"The controller at {self.url} gave no usable answer in time."
             raise ControllerUnavailable(message, _outcome(method)) from error
         if not isinstance(document, dict):
             message = f"{self.url} does not answer like a controller."
             raise ControllerUnavailable(message, _outcome(method))
-        if status >= 400:  # noqa: PLR2004 - HTTP's own line
-            error = document.get("error")
-            known = error if isinstance(error, dict) else {}
+        if status >= 400:
+            said = document.get("error")
+            known = said if isinstance(said, dict) else {}
             code, words = known.get("code", "ControllerError"), known.get("message", "It failed.")
             raise ControllerRefused(status, str(code), str(words))
         return document

@@ -10,6 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import hiredis
+
 from shardcluster.slots import key_slot
 from shardcluster_api.answers import place_fields, place_headers
 from shardcluster_api.codec import Durability, ItemKind, bytes_fields, flag_fields
@@ -34,7 +35,7 @@ _ACKED_FIELD = {Durability.REPLICA: "replicas_acked", Durability.DISK: "disks_ac
 async def read(router: Router, key: bytes, *, strong: bool) -> tuple[int, Reply]:
     """The slot and the reply whose value is the key's; raises KeyNotFound."""
     slot = key_slot(key)
-    reply = await router.read(slot, hiredis.pack_command((b"GET", key)), strong=strong)
+    reply = await router.read(slot, _packed(b"GET", key), strong=strong)
     if reply.value is None:
         raise _not_found(key, slot, reply)
     return slot, reply
@@ -47,7 +48,7 @@ async def write(router: Router, request: WriteRequest) -> tuple[int, Reply, dict
     if request.ttl_ms is not None:
         command = (*command, b"PX", request.ttl_ms)
     wait = _WAITS[request.durability]
-    reply = await router.write(slot, hiredis.pack_command(command), wait)
+    reply = await router.write(slot, _packed(*command), wait)
     return slot, reply, flag_fields(request.ttl_ms) | _reached(request.durability, reply, slot)
 
 
@@ -56,10 +57,14 @@ async def delete(
 ) -> tuple[int, Reply, dict[str, Any]]:
     """Like `write`; raises KeyNotFound when there was nothing to delete."""
     slot = key_slot(key)
-    reply = await router.write(slot, hiredis.pack_command((b"UNLINK", key)), _WAITS[durability])
+    reply = await router.write(slot, _packed(b"UNLINK", key), _WAITS[durability])
     if not reply.value:
         raise _not_found(key, slot, reply)
     return slot, reply, _reached(durability, reply, slot)
+
+
+def _packed(*command: bytes | str | float) -> bytes:
+    return hiredis.pack_command(command)
 
 
 def _not_found(key: bytes, slot: int, reply: Reply) -> KeyNotFound:

@@ -167,9 +167,7 @@ class NodeLink:
             raise NotReached(self._last_failure) from error
         return connection
 
-    async def _connect(
-        self, on_closed: Callable[[NodeConnection], None] | None
-    ) -> NodeConnection:
+    async def _connect(self, on_closed: Callable[[NodeConnection], None] | None) -> NodeConnection:
         return await NodeConnection.open(
             self.address,
             timeout_s=CONNECT_TIMEOUT_S,
@@ -243,5 +241,3 @@ class NodeLink:
             connection.close()
         self._lanes.clear()
         self._idle.clear()
-
-

@@ -14,9 +14,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import hiredis
+
 from shardcluster.observed import Address
 from shardcluster_api.errors import EngineRefused, NotServed, OutcomeUnknown
 from shardcluster_api.limits import CONNECT_TIMEOUT_S, HEDGE_AFTER_S, REQUEST_DEADLINE_S
@@ -186,7 +187,7 @@ class Router:
             raise OutcomeUnknown(link.name, f"it is silent for {REQUEST_DEADLINE_S:.0f} s")
         return future.result()
 
-    def _not_sent(self, lost: ConnectionLost, link: NodeLink) -> None:
+    def _not_sent(self, lost: ConnectionLost, link: NodeLink) -> NoReturn:
         """Tell a write that never left from one that may be applied; always raises."""
         if lost.sent:
             self._metrics.unknown_outcomes.inc()
@@ -355,9 +356,7 @@ class Router:
         """Wait for news, at most so long; raises NotServed when the deadline is over."""
         left_s = self._left(call)
         if left_s <= 0:
-            message = (
-                f"No node served slot {call.slot} within {REQUEST_DEADLINE_S:.0f} s: {call.trouble}."
-            )
+            message = f"No node served slot {call.slot} within {REQUEST_DEADLINE_S:.0f} s: {call.trouble}."
             raise NotServed(message)
         await self.topology.changed(min(wait_s, left_s))
 

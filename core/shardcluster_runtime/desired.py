@@ -130,12 +130,7 @@ class DesiredStore:
         except (OSError, UnicodeDecodeError) as error:
             raise self._unusable(str(error)) from error
         try:
-            desired = Desired(**json.loads(text))
-            counts = (desired.rebalance_requested, desired.rebalance_done)
-            sha_fits = isinstance(desired.applied_file_sha256, str | None)
-            if not sha_fits or not all(type(count) is int for count in counts):
-                raise self._unusable("a field has the wrong type")
-            return replace(desired, document=parse(desired.document).document())
+            return _checked(dict(json.loads(text)))
         except (TypeError, ValueError, SpecError) as error:
             raise self._unusable(str(error)) from error
 
@@ -150,6 +145,19 @@ class DesiredStore:
         self._folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self._path, json.dumps(asdict(desired), indent=2) + "\n")
         self._desired = desired
+
+
+def _checked(fields: dict[str, Any]) -> Desired:
+    """What was read, if every field is right; raises TypeError or SpecError."""
+    for name in ("rebalance_requested", "rebalance_done"):
+        if type(fields.get(name, 0)) is not int:
+            message = f"{name} is no whole number"
+            raise TypeError(message)
+    if not isinstance(fields.get("applied_file_sha256"), str | None):
+        message = "applied_file_sha256 is no text"
+        raise TypeError(message)
+    desired = Desired(**fields)
+    return replace(desired, document=parse(desired.document).document())
 
 
 class _UniqueKeysLoader(yaml.SafeLoader):

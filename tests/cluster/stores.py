@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from shardcluster.decide.settings import wanted_settings
 from shardcluster.spec import parse
 from shardcluster_runtime.desired import DesiredStore
 from shardcluster_runtime.loop import Controller
@@ -49,7 +48,7 @@ def process_platform(folder: Path, base_port: int, spec: Spec) -> ProcessPlatfor
             node_timeout_ms=spec.failover.node_timeout_ms,
             memory_only=spec.memory_only,
             max_memory_bytes=spec.max_memory_bytes,
-            config=tuple(wanted_settings(spec).items()),
+            config=spec.config,
         ),
         base_port=base_port,
     )

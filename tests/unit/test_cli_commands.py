@@ -77,6 +77,7 @@ class FakeStore(ThreadingHTTPServer):
         self.changes: list[tuple[str, str, Any]] = []
         self.values: dict[str, bytes] = {}
         self.refusal: tuple[int, bytes] | None = None
+        self.state = state()
 
     @property
     def url(self) -> str:
@@ -95,7 +96,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path.startswith("/v1/keys/"):
             self._answer(*self._key(self.path, body))
         elif self.path in {"/status", "/state"}:
-            self._answer(200, json.dumps(state()).encode())
+            self._answer(200, json.dumps(self.server.state).encode())
         else:
             self.server.changes.append((self.command, self.path, json.loads(body)))
             self._answer(202, json.dumps({**ACCEPTED, "plan": PLAN}).encode())
@@ -162,6 +163,20 @@ def test_status_shows_shards_nodes_and_events(folder: Path) -> None:
         assert words in result.output
     assert max(len(line) for line in result.output.splitlines()) <= 80
     assert "\x1b" not in result.output
+
+
+def test_a_status_without_controller_says_that_it_may_be_old(
+    folder: Path, store: FakeStore
+) -> None:
+    """The gateway shows the controller's last word, or nothing if it never had one."""
+    away = {"controller": "unreachable", "controller_message": "The controller is away."}
+    for last in (state(), {}):
+        store.state = {**last, **away}
+        result = run("status", "--folder", folder)
+        assert result.exit_code == 0, result.output
+        assert "The controller is away. What stands here may be old." in result.output
+    assert run("ring", "--folder", folder).exit_code == 1
+    assert run("events", "--folder", folder).exit_code == 0
 
 
 def test_json_output_is_the_document_itself(folder: Path) -> None:
@@ -277,6 +292,11 @@ def test_a_refusal_ends_with_its_sentence(
         ["status", "--url", "127.0.0.1:8080"],
         ["status", "--url", "http://x:99999"],
         ["bench", "--seconds", "0"],
+        ["controller"],
+        ["controller", "--nodes", "a:1", "--dns", "b:1"],
+        ["controller", "--nodes", "a:1,"],
+        ["controller", "--dns", "name-without-port"],
+        ["up", "--port", "0"],
     ],
 )
 def test_wrong_usage_exits_2(words: list[str]) -> None:

@@ -34,7 +34,7 @@ SLEEPER = "import sys, time; print('hello', flush=True); time.sleep(600)"
 async def until(holds: Callable[[], bool]) -> None:
     """Poll until it holds; a deadline ends the test otherwise."""
     async with asyncio.timeout(DEADLINE_S):
-        while not holds():  # noqa: ASYNC110 - what is waited for is another process
+        while not holds():
             await asyncio.sleep(POLL_S)
 
 

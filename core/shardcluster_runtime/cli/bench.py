@@ -108,6 +108,7 @@ async def _run(client: Client, load: _Load, through: str) -> Document:
     value = b"x" * load.value_bytes
     tallies = {"SET": _Tally(), "GET": _Tally()}
     try:
+        await _check_writable(lanes[0], value)
         await _for_all_keys(lanes, load.keys, lambda lane, key: lane.set(key, value))
         began_s = time.perf_counter()
         deadline_s = began_s + load.seconds
@@ -125,6 +126,15 @@ async def _run(client: Client, load: _Load, through: str) -> Document:
         "value_bytes": load.value_bytes,
         "operations": [row for row in shown if row["requests"] or row["errors"]],
     }
+
+
+async def _check_writable(lane: Lane, value: bytes) -> None:
+    """Raise CliError when the store takes no writes now: numbers would say nothing then."""
+    try:
+        await lane.set(f"{KEY_PREFIX}0", value)
+    except RequestFailed as error:
+        message = f"The store takes no writes now ({error}): `shardctl status` says why."
+        raise CliError(message) from error
 
 
 async def _for_all_keys(

@@ -8,24 +8,37 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 
+from shardcluster.spec import parse
 from shardcluster_runtime.cli import supervise
 from shardcluster_runtime.cli.common import DEFAULT_DOCUMENT, folder_option, spec_file_option
 from shardcluster_runtime.cli.tell import EventPrinter, line_printer
 from shardcluster_runtime.desired import DesiredStore
 from shardcluster_runtime.loop import Controller
+from shardcluster_runtime.platforms.addresses import (
+    AddressFile,
+    DnsName,
+    FixedAddresses,
+    parse_address,
+)
 from shardcluster_runtime.platforms.static import StaticPlatform
+from shardcluster_runtime.wire import Credentials
+
+if TYPE_CHECKING:
+    from shardcluster_runtime.platforms.addresses import AddressSource
 
 __all__ = ["controller"]
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8090
+PASSWORD_VARIABLE, USERNAME_VARIABLE = "SHARDCLUSTER_PASSWORD", "SHARDCLUSTER_USERNAME"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +79,10 @@ def controller(**options: Any) -> None:
         message = "Give exactly one of --dns, --nodes and --nodes-file."
         raise click.UsageError(message)
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
-    asyncio.run(_run(asked))
+    asyncio.run(_run(asked, _source(asked)))
 
 
-async def _run(options: _Options) -> None:
+async def _run(options: _Options, source: AddressSource) -> None:
     console = Console(highlight=False)
     stop = supervise.stop_requested()
     with supervise.as_sentences():
@@ -78,7 +91,7 @@ async def _run(options: _Options) -> None:
         supervise.check_port_free(options.host, options.port)
         desired = DesiredStore(options.folder)
         line_printer(console)(desired.open(options.file, DEFAULT_DOCUMENT))
-        loop = Controller(_platform(options), desired)
+        loop = Controller(_platform(options, source, desired), desired)
         await loop.start()
     try:
         async with supervise.serve_control(loop, options.host, options.port) as url:
@@ -94,5 +107,25 @@ async def _run(options: _Options) -> None:
     console.print("Stopped.")
 
 
-def _platform(options: _Options) -> StaticPlatform:
-    raise NotImplementedError
+def _platform(options: _Options, source: AddressSource, desired: DesiredStore) -> StaticPlatform:
+    return StaticPlatform(
+        options.folder,
+        source,
+        credentials=Credentials(
+            os.environ.get(PASSWORD_VARIABLE) or None, os.environ.get(USERNAME_VARIABLE) or None
+        ),
+        keeps_data=not parse(desired.document).memory_only,
+    )
+
+
+def _source(options: _Options) -> AddressSource:
+    """Where the nodes are; raises UsageError for an address that is none."""
+    if options.nodes_file is not None:
+        return AddressFile(options.nodes_file)
+    try:
+        if options.dns is not None:
+            return DnsName(parse_address(options.dns))
+        return FixedAddresses(parse_address(text) for text in (options.nodes or "").split(","))
+    except ValueError as error:
+        message = f"{error}."
+        raise click.UsageError(message) from error

@@ -14,6 +14,7 @@ from shardcluster.ring import plan_ownership
 from shardcluster.slots import SLOT_COUNT, SlotSet
 from shardcluster.spec import parse
 from shardcluster_runtime.cli import tables
+from shardcluster_runtime.cli.client import CliError
 from shardcluster_runtime.cli.common import client_options, output_option, show
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ def ring(client: Client, output: str) -> None:
     owned = {
         shard["name"]: SlotSet.parse(shard["slot_ranges"]) for shard in state.get("shards") or []
     }
+    if not owned:
+        message = "The store has no shards yet: `shardctl status` says what it is doing."
+        raise CliError(message)
     rows = ring_rows(parse(state["spec"]), owned)
     show(output, rows, lambda: tables.ring_table(rows))
 

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import http
 import importlib.util
 import json
 import os
@@ -21,6 +22,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import psutil
 from aiohttp import web
 
@@ -37,22 +39,32 @@ if TYPE_CHECKING:
     from shardcluster_runtime.control import ControllerLike
 
 __all__ = [
-    "GatewayProcess", "as_sentences", "background", "check_folder_free",
-    "check_gateway_installed", "check_port_free", "connectable", "end_leftover_gateway",
-    "forget_whereabouts", "serve_control", "stop_requested", "stopped_first",
+    "GatewayProcess",
+    "as_sentences",
+    "background",
+    "check_folder_free",
+    "check_gateway_installed",
+    "check_port_free",
+    "end_leftover_gateway",
+    "forget_whereabouts",
+    "gateway_ready",
+    "serve_control",
+    "stop_requested",
+    "stopped_first",
     "write_whereabouts",
 ]  # fmt: skip
 
 LOCK_FILE = "controller.lock"
 GATEWAY_MODULE = "shardcluster_api"
-GATEWAY_NEEDS = ("flask", "uvicorn", "httptools", "a2wsgi")
+GATEWAY_NEEDS = ("a2wsgi", "flask", "httptools", "prometheus_client", "uvicorn")
 GATEWAY_LOG_FILE = "gateway.log"
 GATEWAY_STOP_TIMEOUT_S = 5.0
 GATEWAY_STEADY_S = 10.0  # one that ran so long starts again at once
 RESTART_WAIT_FIRST_S = 0.2
 RESTART_WAIT_MAX_S = 5.0
 LONG_POLLS_GRACE_S = 0.2  # at the end, for callers held in a long poll
-CONNECT_POLL_S = 0.05
+READY_POLL_S = 0.05
+READY_TIMEOUT_S = 2.0  # of one question
 LOG_TAIL_BYTES = 4096
 
 
@@ -264,14 +276,16 @@ def _ending(code: int) -> str:
     return f"by SIG{signal.Signals(-code).name[3:]}" if code < 0 else f"exit code {code}"
 
 
-async def connectable(host: str, port: int) -> None:
-    """Return once somebody listens there."""
-    while True:
-        with contextlib.suppress(OSError):
-            _, writer = await asyncio.open_connection(host, port)
-            writer.close()
-            return
-        await asyncio.sleep(CONNECT_POLL_S)
+async def gateway_ready(url: str) -> None:
+    """Return once the gateway says that it serves."""
+    timeout = aiohttp.ClientTimeout(total=READY_TIMEOUT_S)
+    async with aiohttp.ClientSession(timeout=timeout) as session:
+        while True:
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                async with session.get(f"{url}/readyz") as response:
+                    if response.status == http.HTTPStatus.OK:
+                        return
+            await asyncio.sleep(READY_POLL_S)
 
 
 def stop_requested() -> asyncio.Event:

@@ -46,6 +46,9 @@ Document = dict[str, Any]
 def status_view(state: Document) -> RenderableType:
     """The whole status: what it does, shards, nodes, progress, notes, last events."""
     parts: list[RenderableType] = [_headline(state)]
+    if state.get("controller") == "unreachable":
+        words = f"{state.get('controller_message', '')} What stands here may be old."
+        parts.append(Text(words.strip(), style="red"))
     if state.get("progress"):
         parts.append(_progress(state["progress"]))
     parts += [Text(), _shards(state), Text(), _nodes(state)]

@@ -186,8 +186,8 @@ async def _until_serving(controller: ControllerLike, options: UpOptions, console
                 if not console.is_terminal:
                     line_printer(console)(told)
             state = await controller.wait_state(state["version"], WATCH_WAIT_S)
-        spinner.update("Waiting for the HTTP API …")
-        await supervise.connectable(options.host, options.port)
+        spinner.update("Waiting for the HTTP API …")  # it learns who owns what
+        await supervise.gateway_ready(options.gateway_url)
 
 
 def _farewell(state: Document, options: UpOptions) -> str:

@@ -27,6 +27,7 @@ BUS_PORT_OFFSET = 10_000  # the engine's own distance from a node's port to its 
 # skip it and check freshness by the replication offset instead.
 REPLICA_VALIDITY_FACTOR = 10
 _PLAIN = re.compile(rb"[A-Za-z0-9_./:@%+,=-]+")
+_ESCAPED = re.compile(rb"[^ !#-\[\]-~]")  # all but printable ASCII, and the quote and the backslash
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,4 +158,4 @@ def _quoted(word: bytes) -> bytes:
     """One argument as the engine's parser reads it back, any byte included."""
     if _PLAIN.fullmatch(word):
         return word
-    return b'"' + b"".join(b"\\x%02x" % byte for byte in word) + b'"'
+    return b'"' + _ESCAPED.sub(lambda found: b"\\x%02x" % found[0][0], word) + b'"'

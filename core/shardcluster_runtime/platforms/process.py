@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import fcntl
+import itertools
 import json
 import os
 import re
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from shardcluster.names import node_name, shard_number, split_node_name
 from shardcluster.observed import Address
+from shardcluster_runtime.platforms._folder import StateFolder, as_sentences
 from shardcluster_runtime.platforms._local_process import LocalProcess, find_started, spawn
 from shardcluster_runtime.platforms._server_config import (
     BUS_PORT_OFFSET,
@@ -34,7 +35,7 @@ from shardcluster_runtime.platforms.protocol import PlatformNode, PlatformUnable
 from shardcluster_runtime.wire import ConnectionLost, Credentials, NodeConnection, NodeReplyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from shardcluster_runtime.server_binary import Server
@@ -53,8 +54,6 @@ PORT_MAX = 65_535 - BUS_PORT_OFFSET
 LOG_BYTES_MAX = 16 * 1024 * 1024  # a longer log is put aside at the node's start
 LOG_TAIL_BYTES = 2048
 LOG_TAIL_LINES = 4
-LOCK_FILE = "controller.lock"
-FORMED_FILE = "formed"
 _GONE = ".gone-"  # a node's folder that is being deleted
 _SIGNALS = {"KILL": signal.SIGKILL, "STOP": signal.SIGSTOP, "CONT": signal.SIGCONT}
 
@@ -106,15 +105,14 @@ class ProcessPlatform:
         bind_host: str = "127.0.0.1",
     ) -> None:
         """`spec_settings` is asked at each start of a node; ports are tried from `base_port` on."""
-        self._folder = folder.absolute()
-        self._nodes_folder = self._folder / "nodes"
+        self._folder = StateFolder(folder)
+        self._nodes_folder = self._folder.path / "nodes"
         self._server = server
         self._spec_settings = spec_settings
         self._base_port = base_port
         self._host = bind_host
         self._wake: Callable[[], None] = lambda: None
         self._places: dict[str, _Place] = {}
-        self._lock_fd: int | None = None
         self.formed_before = False
 
     @property
@@ -129,11 +127,11 @@ class ProcessPlatform:
 
     async def start(self, wake: Callable[[], None]) -> None:
         """Lock the folder and adopt the nodes that run; raises PlatformUnable."""
-        with _as_sentences():
-            self._nodes_folder.mkdir(parents=True, exist_ok=True)
-            self._lock()
+        with as_sentences():
+            self._folder.lock()
+            self._nodes_folder.mkdir(exist_ok=True)
             self._wake = wake
-            self.formed_before = (self._folder / FORMED_FILE).exists()
+            self.formed_before = self._folder.formed()
             for folder in sorted(self._nodes_folder.iterdir()):
                 if folder.name.startswith(_GONE):
                     await asyncio.to_thread(shutil.rmtree, folder)
@@ -164,7 +162,7 @@ class ProcessPlatform:
 
     async def scale_shard(self, shard: str, nodes: int) -> None:
         """Start what is missing, all at once; then end and delete what is too much."""
-        with _as_sentences():
+        with as_sentences():
             new = []
             for ordinal in range(nodes):
                 name = node_name(shard, ordinal)
@@ -188,12 +186,12 @@ class ProcessPlatform:
         place = self._place(node)
         if not place.ended:
             return
-        with _as_sentences():
+        with as_sentences():
             if fresh:
-                await _emptied(place.paths.data, keep=())
+                await asyncio.to_thread(_empty, place.paths.data, keep=())
             elif self._spec_settings().memory_only:
                 # Only its id: files of an earlier copy would bring old data back to life.
-                await _emptied(place.paths.data, keep=("nodes.conf",))
+                await asyncio.to_thread(_empty, place.paths.data, keep=("nodes.conf",))
             await self._start(place, RESTART_WAIT_S)
 
     async def fence(self, node: str) -> None:
@@ -210,8 +208,8 @@ class ProcessPlatform:
 
     async def mark_formed(self) -> None:
         """Leave a marker in the folder."""
-        with _as_sentences():
-            (self._folder / FORMED_FILE).touch()
+        with as_sentences():
+            self._folder.mark_formed()
         self.formed_before = True
 
     async def kill(self, node: str, signal_name: str) -> None:
@@ -239,30 +237,9 @@ class ProcessPlatform:
             if place.process is not None:
                 place.process.unwatch()
         self._places.clear()
-        if self._lock_fd is not None:
-            os.close(self._lock_fd)  # which also unlocks
-            self._lock_fd = None
+        self._folder.unlock()
 
     # -- the folder -------------------------------------------------------------------------
-
-    def _lock(self) -> None:
-        """One controller a folder; raises PlatformUnable naming the other."""
-        lock_fd = os.open(self._folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.pread(lock_fd, 20, 0).decode(errors="replace").strip()
-            os.close(lock_fd)
-            if not isinstance(error, BlockingIOError):
-                raise
-            message = (
-                f"Another ShardCluster controller (pid {holder or 'unknown'}) already runs on "
-                f"{self._folder}."
-            )
-            raise PlatformUnable(message) from error
-        os.ftruncate(lock_fd, 0)
-        os.pwrite(lock_fd, f"{os.getpid()}\n".encode(), 0)
-        self._lock_fd = lock_fd
 
     def _found(self, folder: Path) -> _Place | None:
         """What an earlier controller left in a node's folder."""
@@ -320,7 +297,7 @@ class ProcessPlatform:
     def _free_port(self, place: _Place) -> int:
         """The place's own port if nobody else has it, else the next free one."""
         taken = {other.port for other in self._places.values() if other is not place}
-        for port in (place.port, *range(self._base_port, PORT_MAX + 1)):
+        for port in itertools.chain((place.port,), range(self._base_port, PORT_MAX + 1)):
             if port and port not in taken and self._bindable(port):
                 return port
         message = f"No free port for {place.name} from {self._base_port} to {PORT_MAX}."
@@ -353,12 +330,12 @@ class ProcessPlatform:
             if not process.ended():
                 if wait_s < START_WAIT_S:
                     return  # it runs and has much to read: the loop sees when it answers
-                message = f"{place.name} does not answer {wait_s:g} s after its start."
-                raise PlatformUnable(f"{message} {_last_words(place)}")
+                message = f"{place.name} does not answer {wait_s:g} s after its start. "
+                raise PlatformUnable(message + _last_words(place))
             if self._bindable(place.port):
                 break  # the port was not what it failed for
-        message = f"{place.name} ended right after its start."
-        raise PlatformUnable(f"{message} {_last_words(place)}")
+        message = f"{place.name} ended right after its start. "
+        raise PlatformUnable(message + _last_words(place))
 
     def _spawn(self, place: _Place) -> LocalProcess:
         if place.process is not None:
@@ -369,9 +346,7 @@ class ProcessPlatform:
         paths.data.mkdir(exist_ok=True, mode=0o700)
         if paths.log.exists() and paths.log.stat().st_size > LOG_BYTES_MAX:
             paths.log.replace(paths.log.with_suffix(".log.1"))
-        config = server_config(
-            self._server, self._spec_settings(), paths, self._host, place.port
-        )
+        config = server_config(self._server, self._spec_settings(), paths, self._host, place.port)
         _write_secret(paths.config, config)
         ran_before, place.ever_ran = place.ever_ran, True
         place.write_record()  # before the start: see `_found`
@@ -446,13 +421,13 @@ async def _stopped(processes: list[LocalProcess], wait_s: float) -> None:
         raise PlatformUnable(message)
 
 
-async def _emptied(folder: Path, keep: tuple[str, ...]) -> None:
+def _empty(folder: Path, keep: tuple[str, ...]) -> None:
     """Delete what is in the folder, but for the names to keep."""
     for entry in folder.iterdir() if folder.exists() else ():
         if entry.name in keep:
             continue
         if entry.is_dir() and not entry.is_symlink():
-            await asyncio.to_thread(shutil.rmtree, entry)
+            shutil.rmtree(entry)
         else:
             entry.unlink()
 
@@ -471,16 +446,3 @@ def _last_words(place: _Place) -> str:
         if lines:
             return f"Its log {place.paths.log} ends: {' / '.join(lines[-LOG_TAIL_LINES:])}"
     return "Its log is empty."
-
-
-@contextlib.contextmanager
-def _as_sentences() -> Iterator[None]:
-    """Turn what the operating system refuses into PlatformUnable."""
-    try:
-        yield
-    except PlatformUnable:
-        raise
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        message = f"The operating system refuses: {error.strerror or error}{where}."
-        raise PlatformUnable(message) from error

@@ -32,10 +32,11 @@ class PlatformNode:
     ended: bool = False  # proven: no process of this node runs (reaped, pod gone, unlisted)
     pending: str = ""  # why it could not be started yet; a sentence
     process_id: int | None = None  # where that means something, for people
+    known_id: str | None = None  # its node id, where the platform itself knows it
 
 
 class Platform(Protocol):
-    """Five verbs; each is idempotent, bounded in time, and raises PlatformUnable with a sentence."""
+    """Its verbs are idempotent and bounded in time, and raise PlatformUnable with a sentence."""
 
     can_fence: bool  # `fence` can end a node's process and prove it
     can_restart: bool  # `restart` can start an ended node again, or put another in its place

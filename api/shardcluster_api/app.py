@@ -1,0 +1,232 @@
+"""The Flask app: every operation as a view, and every HTTP error as JSON.
+
+Works alone (`flask --app shardcluster_api run`): the router then lives in an event loop in a
+background thread, made at the first request, so that a server that forks workers forks first.
+Behind the fast protocol it is given the running gateway and gets what is not hot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import unquote_to_bytes
+
+import flask
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import BaseConverter
+
+from shardcluster_api.answers import Request, error_answer
+from shardcluster_api.errors import ApiError
+from shardcluster_api.gateway import Gateway
+from shardcluster_api.guards import refusal_of_origin
+from shardcluster_api.limits import REQUEST_DEADLINE_S
+from shardcluster_api.operations import KEY_PREFIX, OPERATIONS
+from shardcluster_api.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from shardcluster_api.answers import Answer
+    from shardcluster_api.operations import Operation
+
+__all__ = ["BackgroundBridge", "Bridge", "LoopBridge", "create_app"]
+
+BRIDGE_TIMEOUT_S = 4 * REQUEST_DEADLINE_S  # only a bug takes so long
+START_WAIT_S = 3.0  # the first request of a fresh worker waits for the slot map so long
+_CODES = {
+    400: "BadRequest",
+    404: "NotFound",
+    405: "MethodNotAllowed",
+    408: "RequestTimeout",
+    413: "TooLarge",
+    431: "TooLarge",
+}
+Environment = dict[str, Any]
+
+
+class Bridge(Protocol):
+    """How a thread reaches the gateway."""
+
+    def answer(self, operation: Operation, request: Request) -> Answer:
+        """Carry out a request and wait for its answer."""
+        ...
+
+
+class LoopBridge:
+    """To a gateway whose event loop runs in another thread."""
+
+    def __init__(self, gateway: Gateway, loop: asyncio.AbstractEventLoop) -> None:
+        """`loop` is the gateway's."""
+        self._gateway = gateway
+        self._loop = loop
+
+    def answer(self, operation: Operation, request: Request) -> Answer:
+        """Carry out a request in the loop."""
+        work = asyncio.run_coroutine_threadsafe(
+            self._gateway.answer(operation, request), self._loop
+        )
+        return work.result(BRIDGE_TIMEOUT_S)
+
+
+class BackgroundBridge:
+    """Makes gateway, loop and thread itself, once a process."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Nothing is started before the first request."""
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._process_id = 0
+        self._bridge: LoopBridge | None = None
+        self._stop: Callable[[], None] = lambda: None
+
+    def answer(self, operation: Operation, request: Request) -> Answer:
+        """Carry out a request, after starting what is needed."""
+        bridge = self._bridge
+        if bridge is None or self._process_id != os.getpid():
+            bridge = self._start()
+        return bridge.answer(operation, request)
+
+    def _start(self) -> LoopBridge:
+        with self._lock:
+            if self._bridge is not None and self._process_id == os.getpid():
+                return self._bridge
+            loop = asyncio.new_event_loop()
+            thread = threading.Thread(target=loop.run_forever, name="gateway", daemon=True)
+            thread.start()
+            starting = asyncio.run_coroutine_threadsafe(_started(self._settings), loop)
+            gateway = starting.result(BRIDGE_TIMEOUT_S)
+
+            def stop() -> None:
+                asyncio.run_coroutine_threadsafe(gateway.close(), loop).result(BRIDGE_TIMEOUT_S)
+                loop.call_soon_threadsafe(loop.stop)
+                thread.join(BRIDGE_TIMEOUT_S)
+                loop.close()
+
+            self._stop = stop
+            self._process_id = os.getpid()
+            self._bridge = LoopBridge(gateway, loop)
+            return self._bridge
+
+    def close(self) -> None:
+        """Stop what was started."""
+        with self._lock:
+            if self._bridge is not None:
+                self._stop()
+                self._bridge = None
+
+
+async def _started(settings: Settings) -> Gateway:
+    gateway = Gateway(settings)
+    gateway.start()
+    end_s = asyncio.get_running_loop().time() + START_WAIT_S
+    while gateway.unready() and (left_s := end_s - asyncio.get_running_loop().time()) > 0:
+        await gateway.topology.changed(min(left_s, 0.1))
+    return gateway
+
+
+class _AnyKey(BaseConverter):
+    """The rest of the path, whatever it is; the view reads it from the raw path."""
+
+    part_isolating = False
+    regex = r"[\s\S]*"
+
+
+def create_app(bridge: Bridge | None = None) -> flask.Flask:
+    """The app; without `bridge` it is configured by the environment (see settings.py).
+
+    Raises SettingsError when the environment does not say where the store is.
+    """
+    app = flask.Flask("shardcluster_api", static_folder=None)
+    app.url_map.converters["any_key"] = _AnyKey
+    app.url_map.merge_slashes = False
+    app.url_map.strict_slashes = True
+    used = bridge or BackgroundBridge(Settings.read())
+    for operation in OPERATIONS:
+        if operation.method == "HEAD":
+            continue  # Flask adds it to each GET
+        app.add_url_rule(
+            operation.path.replace("{key}", "<any_key:key>"),
+            endpoint=operation.name,
+            view_func=_view(operation, used),
+            methods=[operation.method],
+            provide_automatic_options=False,
+        )
+    app.before_request(_refuse_other_sites)
+    app.register_error_handler(HTTPException, _http_error)
+    app.wsgi_app = _ReadableBodies(app.wsgi_app)  # type: ignore[method-assign, assignment]
+    return app
+
+
+def _view(operation: Operation, bridge: Bridge) -> Callable[..., flask.Response]:
+    heads = [o for o in OPERATIONS if o.method == "HEAD" and o.path == operation.path]
+
+    def view(**_: str) -> flask.Response:
+        request = flask.request
+        request.max_content_length = operation.body_bytes_max
+        asked = heads[0] if heads and request.method == "HEAD" else operation
+        return _response(
+            bridge.answer(
+                asked,
+                Request(
+                    body=request.get_data(cache=False),
+                    query=request.query_string.decode("latin-1"),
+                    key=_raw_key(request.environ) if "{key}" in operation.path else b"",
+                ),
+            )
+        )
+
+    return view
+
+
+def _raw_key(environment: Environment) -> bytes:
+    """The key's bytes: PATH_INFO under ASGI has lost those that are not UTF-8."""
+    scope = environment.get("asgi.scope")
+    if scope is not None:
+        return unquote_to_bytes(scope["raw_path"])[len(KEY_PREFIX) :]
+    path: str = environment["PATH_INFO"]  # bytes as Latin-1, by the WSGI standard
+    return path.encode("latin-1")[len(KEY_PREFIX) :]
+
+
+def _refuse_other_sites() -> flask.Response | None:
+    request = flask.request
+    refusal = refusal_of_origin(
+        request.method, request.headers.get("Origin"), request.headers.get("Host")
+    )
+    return None if refusal is None else _response(error_answer(refusal))
+
+
+def _response(answer: Answer) -> flask.Response:
+    response = flask.Response(answer.body, answer.status, content_type=answer.content_type)
+    if not answer.body:
+        response.headers.pop("Content-Type", None)
+    response.headers.extend(answer.headers)
+    return response
+
+
+def _http_error(error: HTTPException) -> flask.Response:
+    status = error.code or 500
+    code = _CODES.get(status, "InternalError" if status >= 500 else "BadRequest")
+    allowed = sorted(getattr(error, "valid_methods", None) or ())
+    headers = (("Allow", ", ".join(allowed)),) if allowed else ()
+    path = flask.request.path
+    words = {
+        404: f"There is no {path} here; / lists what is.",
+        405: f"{path} allows only {', '.join(allowed)}.",
+        413: "The body is longer than this endpoint takes.",
+    }
+    message = words.get(status) or error.description or error.name
+    return _response(error_answer(ApiError(status, code, message, headers=headers)))
+
+
+class _ReadableBodies:
+    """a2wsgi ends a chunked body properly, but does not say so; Flask would read nothing."""
+
+    def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
+        self._app = app
+
+    def __call__(self, environment: Environment, start_response: Any) -> Iterable[bytes]:
+        if "asgi.scope" in environment:
+            environment["wsgi.input_terminated"] = True
+        return self._app(environment, start_response)

@@ -1,0 +1,199 @@
+"""The OpenAPI 3.1 document, generated from the list of operations.
+
+Law: paths, methods, query parameters and statuses come from `Operation`; only the shapes of bodies
+are written down here.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from shardcluster_api.codec import Durability
+from shardcluster_api.limits import BATCH_OPERATIONS_MAX, TTL_SECONDS_MAX
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from shardcluster_api.operations import Operation
+
+__all__ = ["openapi_document"]
+
+Schema = dict[str, Any]
+
+_TEXT: Schema = {"type": "string"}
+_BASE64: Schema = {"type": "string", "contentEncoding": "base64"}
+_COUNT: Schema = {"type": "integer", "minimum": 0}
+_DURABILITY: Schema = {"type": "string", "enum": [d.value for d in Durability], "default": "async"}
+_CONSISTENCY: Schema = {"type": "string", "enum": ["eventual", "strong"], "default": "eventual"}
+_TTL: Schema = {"type": "number", "exclusiveMinimum": 0, "maximum": TTL_SECONDS_MAX}
+_KEY: Schema = {"key": _TEXT, "key_base64": _BASE64}
+_VALUE: Schema = {"value": _TEXT, "value_base64": _BASE64}
+_PLACE: Schema = {
+    "slot": {"type": "integer", "minimum": 0, "maximum": 16383},
+    "shard": _TEXT,
+    "node": _TEXT,
+    "role": {"type": "string", "enum": ["master", "replica"]},
+}
+_PARAMETERS: dict[str, Schema] = {
+    "key": {"schema": _TEXT, "required": True, "description": "The key; any bytes, %-encoded."},
+    "consistency": {
+        "schema": _CONSISTENCY,
+        "description": "`eventual` may read a replica; `strong` reads the master.",
+    },
+    "ttl_seconds": {"schema": _TTL, "description": "The key expires after so long."},
+    "durability": {
+        "schema": _DURABILITY,
+        "description": "Answer when the master has it (`async`), a replica too (`replica`), "
+        "or the master's disk (`disk`).",
+    },
+}
+
+
+def _one_of(*names: str) -> Schema:
+    return {"oneOf": [{"required": [name]} for name in names]}
+
+
+def _object(properties: Schema, **more: Any) -> Schema:
+    return {"type": "object", "properties": properties, **more}
+
+
+_WRITE_PROPERTIES = {**_KEY, **_VALUE, "ttl_seconds": _TTL, "durability": _DURABILITY}
+_CLOSED = {"additionalProperties": False}
+_SCHEMAS: dict[str, Schema] = {
+    "Any": _object({}),
+    "Empty": _object({}, **_CLOSED),
+    "Error": _object(
+        {
+            "error": _object({"code": _TEXT, "message": _TEXT}, required=["code", "message"]),
+            "outcome": {
+                "type": "string",
+                "enum": ["not_applied", "applied", "unknown"],
+                "description": "What became of a write that failed.",
+            },
+        },
+        required=["error"],
+    ),
+    "Write": _object(
+        _WRITE_PROPERTIES,
+        allOf=[_one_of("key", "key_base64"), _one_of("value", "value_base64")],
+        **_CLOSED,
+    ),
+    "Written": _object(
+        {
+            **_KEY,
+            "written": {"const": True},
+            "ttl_seconds": _TTL,
+            "durability": _DURABILITY,
+            "replicas_acked": _COUNT,
+            "disks_acked": _COUNT,
+            **_PLACE,
+        }
+    ),
+    "ReadRequest": _object(
+        {**_KEY, "consistency": _CONSISTENCY}, **_one_of("key", "key_base64"), **_CLOSED
+    ),
+    "Read": _object({**_KEY, **_VALUE, "found": {"type": "boolean"}, **_PLACE}),
+    "Batch": _object(
+        {
+            "operations": {
+                "type": "array",
+                "maxItems": BATCH_OPERATIONS_MAX,
+                "items": _object(
+                    {
+                        "op": {"type": "string", "enum": ["get", "put", "delete"]},
+                        "consistency": _CONSISTENCY,
+                        **_WRITE_PROPERTIES,
+                    },
+                    required=["op"],
+                ),
+            }
+        },
+        required=["operations"],
+        **_CLOSED,
+    ),
+    "BatchResults": _object(
+        {
+            "failed": {**_COUNT, "description": "Items with an error other than 404."},
+            "results": {
+                "type": "array",
+                "items": _object(
+                    {"op": _TEXT, "status": {"type": "integer"}, **_KEY, **_VALUE, **_PLACE}
+                ),
+            },
+        }
+    ),
+    "RemoveNode": _object(
+        {"node": {**_TEXT, "description": "A shard's name, or a node's, whose shard is meant."}},
+        required=["node"],
+        **_CLOSED,
+    ),
+    "Accepted": _object(
+        {
+            "accepted": {"const": True},
+            "message": _TEXT,
+            "shard": {"type": ["string", "null"]},
+            "plan": _object({}),
+        }
+    ),
+}
+_OTHER_CONTENT: dict[str, Schema] = {
+    "Bytes": {"application/octet-stream": {}},
+    "Text": {"text/plain": {"schema": _TEXT}},
+    "Html": {"text/html": {"schema": _TEXT}},
+}
+
+
+def openapi_document(operations: Iterable[Operation]) -> dict[str, Any]:
+    """The whole document."""
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in operations:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "ShardCluster gateway",
+            "version": "1",
+            "description": "Reads and writes of a sharded key-value store, and its shape.",
+        },
+        "paths": paths,
+        "components": {"schemas": _SCHEMAS},
+    }
+
+
+def _operation(operation: Operation) -> dict[str, Any]:
+    parameters = [{"name": name, "in": "query", **_PARAMETERS[name]} for name in operation.query]
+    if "{key}" in operation.path:
+        described = "The key; any bytes, %-encoded; `/` and `%2F` mean the same."
+        key = {"name": "key", "in": "path", "required": True, "schema": _TEXT}
+        parameters.insert(0, {**key, "description": described})
+    described_operation: dict[str, Any] = {
+        "operationId": operation.name,
+        "summary": operation.summary,
+        "parameters": parameters,
+        "responses": {
+            str(status): _response(operation, status) for status in sorted(operation.statuses)
+        },
+    }
+    if operation.takes is not None:
+        content = _content(operation.takes)
+        required = operation.takes != "Empty"
+        described_operation["requestBody"] = {"required": required, "content": content}
+    return described_operation
+
+
+def _response(operation: Operation, status: int) -> dict[str, Any]:
+    described: dict[str, Any] = {"description": HTTPStatus(status).phrase}
+    if status >= HTTPStatus.BAD_REQUEST:
+        if operation.method != "HEAD":
+            described["content"] = _content("Error")
+    elif operation.gives != "Nothing":
+        described["content"] = _content(operation.gives)
+    return described
+
+
+def _content(schema: str) -> dict[str, Any]:
+    other = _OTHER_CONTENT.get(schema)
+    if other is not None:
+        return other
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}

@@ -1,0 +1,260 @@
+"""The one list of what the gateway can do: name, method, path, what it takes, how it is answered.
+
+The Flask app makes its routes from it, the fast protocol takes the marked ones to itself, and
+/openapi.json is generated from it.  Law: an operation that is not in `OPERATIONS` doesn't exist.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from shardcluster_api import codec, data
+from shardcluster_api.answers import (
+    BYTES_TYPE,
+    Answer,
+    Request,
+    json_answer,
+    place_fields,
+    place_headers,
+)
+from shardcluster_api.errors import ApiError, ControllerUnavailable
+from shardcluster_api.limits import BODY_BYTES_MAX, RETRY_AFTER_S, VALUE_BYTES_MAX
+from shardcluster_api.metrics import CONTENT_TYPE as METRICS_TYPE
+from shardcluster_api.page import PAGE
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from shardcluster_api.answers import Headers
+    from shardcluster_api.gateway import Gateway
+
+__all__ = ["KEY_PATH", "KEY_PREFIX", "OPERATIONS", "Operation"]
+
+KEY_PREFIX = "/v1/keys/"
+KEY_PATH = "/v1/keys/{key}"
+_NO_SNIFF = ("X-Content-Type-Options", "nosniff")  # stored bytes are never a web page
+SMALL_BODY_BYTES_MAX = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One thing that a client can ask for."""
+
+    name: str
+    method: str
+    path: str
+    handler: Callable[[Gateway, Request], Awaitable[Answer]]
+    summary: str
+    hot: bool = False  # the fast protocol answers it in the event loop
+    body_bytes_max: int = SMALL_BODY_BYTES_MAX
+    takes: str | None = None  # schema of the body in openapi.py
+    gives: str = "Any"
+    query: tuple[str, ...] = field(default=())
+    statuses: tuple[int, ...] = (200,)
+
+
+# -- keys ----------------------------------------------------------------------------------
+
+
+async def _write(gateway: Gateway, request: Request) -> Answer:
+    codec.parse_query(request.query)
+    wanted = codec.parse_write(request.body)
+    with gateway.admitted(1):
+        slot, reply, more = await data.write(gateway.router, wanted)
+    key = codec.bytes_fields("key", wanted.key)
+    document = {**key, "written": True, **more, **place_fields(slot, reply)}
+    return json_answer(document, headers=place_headers(slot, reply))
+
+
+async def _read_get(gateway: Gateway, request: Request) -> Answer:
+    query = codec.parse_query(request.query, "key", "consistency")
+    strong = codec.parse_consistency(query)
+    if "key" not in query:
+        raise ApiError(400, "BadRequest", "Say which key: /read?key=…")
+    return await _read(gateway, codec.checked_key(query["key"]), strong=strong)
+
+
+async def _read_post(gateway: Gateway, request: Request) -> Answer:
+    codec.parse_query(request.query)
+    key, strong = codec.parse_read(request.body)
+    return await _read(gateway, key, strong=strong)
+
+
+async def _read(gateway: Gateway, key: bytes, *, strong: bool) -> Answer:
+    with gateway.admitted(1):
+        slot, reply = await data.read(gateway.router, key, strong=strong)
+    fields = {**codec.bytes_fields("key", key), **codec.bytes_fields("value", reply.value)}
+    document = {**fields, "found": True, **place_fields(slot, reply)}
+    return json_answer(document, headers=place_headers(slot, reply))
+
+
+async def _key_get(gateway: Gateway, request: Request) -> Answer:
+    query = codec.parse_query(request.query, "consistency")
+    strong = codec.parse_consistency(query)
+    key = codec.checked_key(request.key)
+    with gateway.admitted(1):
+        slot, reply = await data.read(gateway.router, key, strong=strong)
+    return Answer(200, reply.value, BYTES_TYPE, (*place_headers(slot, reply), _NO_SNIFF))
+
+
+async def _key_put(gateway: Gateway, request: Request) -> Answer:
+    query = codec.parse_query(request.query, "ttl_seconds", "durability")
+    ttl_ms, durability = codec.write_options(query)
+    key, value = codec.checked_key(request.key), codec.checked_value(request.body)
+    wanted = codec.WriteRequest(key, value, ttl_ms, durability)
+    with gateway.admitted(1):
+        slot, reply, more = await data.write(gateway.router, wanted)
+    return Answer(204, headers=(*place_headers(slot, reply), *_acked_headers(more)))
+
+
+async def _key_delete(gateway: Gateway, request: Request) -> Answer:
+    query = codec.parse_query(request.query, "durability")
+    _, durability = codec.write_options(query)
+    key = codec.checked_key(request.key)
+    with gateway.admitted(1):
+        slot, reply, more = await data.delete(gateway.router, key, durability)
+    return Answer(204, headers=(*place_headers(slot, reply), *_acked_headers(more)))
+
+
+def _acked_headers(more: dict[str, Any]) -> Headers:
+    """How safe the write is, for answers without a body."""
+    names = {"replicas_acked": "Replicas-Acked", "disks_acked": "Disks-Acked"}
+    return tuple(
+        (f"X-ShardCluster-{header}", str(more[name]))
+        for name, header in names.items()
+        if name in more
+    )
+
+
+async def _batch(gateway: Gateway, request: Request) -> Answer:
+    codec.parse_query(request.query)
+    items = codec.parse_batch(request.body)
+    with gateway.admitted(len(items)):
+        results = await data.batch(gateway.router, items)
+    failed = sum(result["status"] >= 400 and result["status"] != 404 for result in results)
+    return json_answer({"results": results, "failed": failed})
+
+
+# -- the store's shape ---------------------------------------------------------------------
+
+
+async def _add_node(gateway: Gateway, request: Request) -> Answer:
+    codec.parse_query(request.query)
+    codec.parse_nothing(request.body)
+    return json_answer(await gateway.control.add_shard(), 202)
+
+
+async def _remove_node(gateway: Gateway, request: Request) -> Answer:
+    codec.parse_query(request.query)
+    node = codec.parse_node(request.body)
+    return json_answer(await gateway.control.remove_shard(node), 202)
+
+
+async def _rebalance(gateway: Gateway, request: Request) -> Answer:
+    codec.parse_query(request.query)
+    codec.parse_nothing(request.body)
+    return json_answer(await gateway.control.rebalance(), 202)
+
+
+async def _status(gateway: Gateway, _request: Request) -> Answer:
+    """The controller's state; when it is away, the last one it told, which may be old."""
+    try:
+        state = await gateway.control.state()
+        controller = {"controller": "reachable"}
+    except ControllerUnavailable as error:
+        state = gateway.state or {}
+        controller = {"controller": "unreachable", "controller_message": str(error)}
+    return json_answer({**state, **controller, "gateway": gateway.view()})
+
+
+# -- the gateway itself --------------------------------------------------------------------
+
+
+async def _healthz(_gateway: Gateway, _request: Request) -> Answer:
+    return json_answer({"ok": True})
+
+
+async def _readyz(gateway: Gateway, _request: Request) -> Answer:
+    why = gateway.unready()
+    if why:
+        headers = (("Retry-After", str(RETRY_AFTER_S)),)
+        raise ApiError(503, "NotReady", why, headers=headers)
+    return json_answer({"ready": True})
+
+
+async def _metrics(gateway: Gateway, _request: Request) -> Answer:
+    return Answer(200, gateway.metrics.expose(), METRICS_TYPE)
+
+
+async def _openapi(_gateway: Gateway, _request: Request) -> Answer:
+    from shardcluster_api.openapi import openapi_document  # noqa: PLC0415 - it reads OPERATIONS
+
+    return json_answer(openapi_document(OPERATIONS))
+
+
+async def _page(_gateway: Gateway, _request: Request) -> Answer:
+    return Answer(200, PAGE, "text/html; charset=utf-8")
+
+
+_DATA = (200, 400, 404, 409, 413, 502, 503, 507)
+_STORED = (204, 400, 409, 413, 502, 503, 507)
+_CONTROL = (202, 400, 404, 409, 413, 503)
+
+OPERATIONS: tuple[Operation, ...] = (
+    Operation(
+        "write", "POST", "/write", _write, "Store a value under a key",
+        hot=True, body_bytes_max=BODY_BYTES_MAX, takes="Write", gives="Written",
+        statuses=(200, 400, 409, 413, 502, 503, 507),
+    ),
+    Operation(
+        "read", "GET", "/read", _read_get, "Read a key",
+        hot=True, gives="Read", query=("key", "consistency"), statuses=_DATA,
+    ),
+    Operation(
+        "read_by_body", "POST", "/read", _read_post, "Read a key named in the body",
+        hot=True, takes="ReadRequest", gives="Read", statuses=_DATA,
+    ),
+    Operation(
+        "get_key", "GET", KEY_PATH, _key_get, "A key's bytes",
+        hot=True, gives="Bytes", query=("consistency",), statuses=_DATA,
+    ),
+    Operation(
+        "head_key", "HEAD", KEY_PATH, _key_get, "Whether a key is there, and how long its value is",
+        hot=True, gives="Nothing", query=("consistency",), statuses=_DATA,
+    ),
+    Operation(
+        "put_key", "PUT", KEY_PATH, _key_put, "Store the body's bytes under a key",
+        hot=True, body_bytes_max=VALUE_BYTES_MAX, takes="Bytes", gives="Nothing",
+        query=("ttl_seconds", "durability"), statuses=_STORED,
+    ),
+    Operation(
+        "delete_key", "DELETE", KEY_PATH, _key_delete, "Delete a key",
+        hot=True, gives="Nothing", query=("durability",), statuses=(*_STORED, 404),
+    ),
+    Operation(
+        "batch", "POST", "/v1/batch", _batch, "Many reads, writes and deletes at once",
+        hot=True, body_bytes_max=BODY_BYTES_MAX, takes="Batch", gives="BatchResults",
+        statuses=(200, 400, 413, 503),
+    ),
+    Operation(
+        "add_node", "POST", "/add_node", _add_node, "Add a shard and move slots to it",
+        takes="Empty", gives="Accepted", statuses=_CONTROL,
+    ),
+    Operation(
+        "remove_node", "POST", "/remove_node", _remove_node, "Drain a shard and remove it",
+        takes="RemoveNode", gives="Accepted", statuses=_CONTROL,
+    ),
+    Operation(
+        "rebalance", "POST", "/rebalance", _rebalance, "Move slots to where the ring wants them",
+        takes="Empty", gives="Accepted", statuses=_CONTROL,
+    ),
+    Operation("status", "GET", "/status", _status, "Shards, nodes, progress and events"),
+    Operation("healthz", "GET", "/healthz", _healthz, "Whether the process answers", hot=True),
+    Operation(
+        "readyz", "GET", "/readyz", _readyz, "Whether it can serve", hot=True, statuses=(200, 503)
+    ),
+    Operation("metrics", "GET", "/metrics", _metrics, "For Prometheus", gives="Text"),
+    Operation("openapi", "GET", "/openapi.json", _openapi, "This description"),
+    Operation("page", "GET", "/", _page, "A page for people", gives="Html"),
+)  # fmt: skip

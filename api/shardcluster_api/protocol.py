@@ -1,0 +1,267 @@
+"""uvicorn's HTTP protocol with the hot operations answered right in the event loop.
+
+A request for an operation marked `hot` becomes a `_HotCycle` in place of uvicorn's own
+request-response cycle: no ASGI messages, no thread, one write for the whole answer.  All else goes
+uvicorn's way, to the Flask app behind a2wsgi.  Both kinds share uvicorn's pipeline, so that answers
+leave in the order of their requests, and its keep-alive and shutdown.
+
+Law: what a client sends is bounded before it is held: the head by `HEAD_BYTES_MAX`, a body by its
+operation's limit, all bodies together by `BUFFERED_BYTES_MAX`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
+
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
+
+from shardcluster_api.answers import Answer, Request, error_answer
+from shardcluster_api.errors import ApiError, TooBusy, TooLarge
+from shardcluster_api.guards import refusal_of_origin
+from shardcluster_api.limits import BUFFERED_BYTES_MAX, HEAD_BYTES_MAX, RECEIVE_TIMEOUT_S
+from shardcluster_api.operations import KEY_PATH, KEY_PREFIX, OPERATIONS
+
+if TYPE_CHECKING:
+    from shardcluster_api.gateway import Gateway
+    from shardcluster_api.operations import Operation
+
+__all__ = ["GatewayProtocol"]
+
+LINGER_S = 1.0  # after a refusal, for the client to read it while it still sends
+_KEY_PREFIX = KEY_PREFIX.encode()
+_HOT = {(o.method.encode(), o.path.encode()): o for o in OPERATIONS if o.hot}
+_HOT_KEY = {o.method.encode(): o for o in OPERATIONS if o.hot and o.path == KEY_PATH}
+_NO_BODY_STATUSES = frozenset({204, 304})
+
+
+class _HotCycle:
+    """One hot request; the public attributes are those that uvicorn's protocol looks at."""
+
+    def __init__(
+        self, protocol: GatewayProtocol, operation: Operation, query: bytes, key: bytes
+    ) -> None:
+        self.response_complete = False
+        self.disconnected = False
+        self.more_body = True
+        self.keep_alive = True
+        self.message_event = asyncio.Event()
+        self.body = bytearray()
+        self.operation = operation
+        self.refusal: ApiError | None = None
+        self._protocol = protocol
+        self._query = query
+        self._key = key
+
+    async def run_asgi(self, _app: Any) -> None:
+        """Wait for the body, carry out, answer."""
+        protocol = self._protocol
+        if self.more_body and self.refusal is None:
+            await self._receive()
+        if self.disconnected or (self.more_body and self.refusal is None):
+            return
+        if self.refusal is None:
+            request = Request(bytes(self.body), self._query.decode("latin-1"), self._key)
+            answer = await protocol.gateway.answer(self.operation, request)
+        else:
+            self.keep_alive = False
+            answer = error_answer(self.refusal)
+            protocol.gateway.metrics.answered(self.operation.name, answer.status, 0.0)
+        self.release()
+        if protocol.flow.write_paused and not self.disconnected:
+            await protocol.flow.drain()
+        if not self.disconnected:
+            self._respond(answer)
+
+    async def _receive(self) -> None:
+        if self._protocol.expect_100_continue:
+            self._protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        try:
+            async with asyncio.timeout(RECEIVE_TIMEOUT_S):
+                while self.more_body and self.refusal is None and not self.disconnected:
+                    self.message_event.clear()
+                    await self.message_event.wait()
+        except TimeoutError:
+            message = f"The body did not arrive within {RECEIVE_TIMEOUT_S:.0f} s."
+            self.refusal = ApiError(408, "RequestTimeout", message)
+
+    def take(self, body: bytes) -> None:
+        """A piece of the body came."""
+        if self.refusal is not None:
+            return
+        gateway = self._protocol.gateway
+        if len(self.body) + len(body) > self.operation.body_bytes_max:
+            self.refuse(_too_large(self.operation))
+        elif gateway.buffered_bytes + len(body) > BUFFERED_BYTES_MAX:
+            self.refuse(TooBusy("The bodies of all requests under way take too much memory."))
+        else:
+            gateway.buffered_bytes += len(body)
+            self.body += body
+
+    def refuse(self, error: ApiError) -> None:
+        """Answer with an error, whatever else comes."""
+        self.release()
+        self.refusal = error
+        self.message_event.set()
+
+    def release(self) -> None:
+        """Give the body's memory back."""
+        self._protocol.gateway.buffered_bytes -= len(self.body)
+        self.body = bytearray()
+
+    def _respond(self, answer: Answer) -> None:
+        protocol = self._protocol
+        bodiless = self.operation.method == "HEAD" or answer.status in _NO_BODY_STATUSES
+        head = [STATUS_LINE[answer.status]]
+        for name, value in protocol.server_state.default_headers:
+            head += (name, b": ", value, b"\r\n")
+        if answer.status not in _NO_BODY_STATUSES:
+            head.append(f"content-type: {answer.content_type}\r\n".encode("latin-1"))
+            head.append(b"content-length: %d\r\n" % len(answer.body))
+        for header, text in answer.headers:
+            head.append(f"{header.lower()}: {text}\r\n".encode("latin-1"))
+        head.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
+        if not bodiless:
+            head.append(answer.body)
+        protocol.transport.write(b"".join(head))
+        self.response_complete = True
+        if not self.keep_alive:
+            protocol.finish(lingering=self.more_body)
+        protocol.on_response_complete()
+
+
+class GatewayProtocol(HttpToolsProtocol):
+    """One client connection."""
+
+    def __init__(self, gateway: Gateway, **options: Any) -> None:
+        """`options` are uvicorn's."""
+        super().__init__(**options)
+        self.gateway = gateway
+        self._head_bytes: int | None = None  # received of a head that is not complete
+        self._finished = False
+        self._linger: asyncio.TimerHandle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Asyncio's callback."""
+        if self._finished:
+            return  # refused and on its way out
+        super().data_received(data)
+        if self._head_bytes is not None and self.parser is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES_MAX:
+                self._refuse_connection(_head_too_large())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Asyncio's callback."""
+        if self._linger is not None:
+            self._linger.cancel()
+        for cycle in (self.cycle, *(waiting for waiting, _ in self.pipeline)):
+            if isinstance(cycle, _HotCycle):
+                cycle.disconnected = cycle.disconnected or not cycle.response_complete
+                cycle.release()
+        super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """For what is not HTTP, in place of uvicorn's plain text."""
+        self._refuse_connection(ApiError(400, "BadRequest", msg))
+
+    def _refuse_connection(self, error: ApiError) -> None:
+        answer = error_answer(error)
+        head = (
+            b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+            % len(answer.body)
+        )
+        self.transport.write(STATUS_LINE[answer.status] + head + answer.body)
+        self.finish(lingering=True)
+
+    def finish(self, *, lingering: bool) -> None:
+        """Close; `lingering` gives a client that still sends the time to read the answer."""
+        self._finished = True
+        if not lingering:
+            self.transport.close()
+            return
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._linger = self.loop.call_later(LINGER_S, self.transport.close)
+
+    def on_message_begin(self) -> None:
+        """Parser's callback."""
+        self._head_bytes = 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Parser's callback: take a hot request, leave the others to uvicorn."""
+        self._head_bytes = None
+        path, _, query = self.url.partition(b"?")
+        method = self.parser.get_method()
+        hot = _HOT.get((method, path))
+        key = b""
+        if hot is None and path.startswith(_KEY_PREFIX):
+            hot = _HOT_KEY.get(method)
+            key = unquote_to_bytes(path[len(_KEY_PREFIX) :])
+        if hot is None or b"#" in self.url or self.parser.should_upgrade():
+            super().on_headers_complete()
+            return
+        cycle = _HotCycle(self, hot, query, key)
+        version = self.parser.get_http_version()
+        cycle.keep_alive = version != "1.0" and self.parser.should_keep_alive()
+        cycle.refusal = self._refusal(hot)
+        previous: RequestResponseCycle | None = self.cycle  # None before the first request
+        # uvicorn's protocol looks only at what _HotCycle has, too
+        self.cycle = cycle  # type: ignore[assignment]
+        if previous is None or previous.response_complete:
+            self._run(cycle)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))  # type: ignore[arg-type]
+
+    def _run(self, cycle: _HotCycle) -> None:
+        task = self.loop.create_task(cycle.run_asgi(self.app))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+
+    def _refusal(self, operation: Operation) -> ApiError | None:
+        """What the head alone is reason enough to refuse."""
+        size = len(self.url)
+        length, origin, host = b"0", None, None
+        for name, value in self.headers:
+            size += len(name) + len(value) + 4
+            if name == b"content-length":
+                length = value
+            elif name == b"origin":
+                origin = value.decode("latin-1")
+            elif name == b"host":
+                host = value.decode("latin-1")
+        if size > HEAD_BYTES_MAX:
+            return _head_too_large()
+        if int(length) > operation.body_bytes_max:
+            return _too_large(operation)
+        return refusal_of_origin(operation.method, origin, host)
+
+    def on_body(self, body: bytes) -> None:
+        """Parser's callback."""
+        if isinstance(self.cycle, _HotCycle):
+            self.cycle.take(body)
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Parser's callback."""
+        if isinstance(self.cycle, _HotCycle):
+            self.cycle.more_body = False
+            self.cycle.message_event.set()
+        else:
+            super().on_message_complete()
+
+
+def _too_large(operation: Operation) -> ApiError:
+    return TooLarge(f"The body is longer than {operation.body_bytes_max} bytes.")
+
+
+def _head_too_large() -> ApiError:
+    return ApiError(431, "TooLarge", f"The request's head is longer than {HEAD_BYTES_MAX} bytes.")

@@ -1,0 +1,85 @@
+"""What a gateway is told at its start: where the controller and the nodes are, and the login.
+
+Law: the command line wins over the environment; secrets come from the environment or a file only,
+because a command line is visible to every user of the machine.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shardcluster.observed import Address
+from shardcluster_runtime.wire import Credentials
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Settings", "SettingsError", "parse_seeds"]
+
+PORT_MAX = 65_535
+
+
+class SettingsError(ValueError):
+    """A setting can't be used; the message says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The gateway's own settings."""
+
+    controller_url: str | None = None
+    seeds: tuple[Address, ...] = ()
+    credentials: Credentials = field(default_factory=Credentials)
+
+    @classmethod
+    def read(
+        cls,
+        controller_url: str | None = None,
+        seeds: str | None = None,
+        environment: Mapping[str, str] = os.environ,
+    ) -> Settings:
+        """The arguments, else SHARDCLUSTER_CONTROLLER, _SEEDS, _USERNAME, _PASSWORD(_FILE).
+
+        Raises SettingsError, also when there is neither controller nor seeds.
+        """
+        controller_url = controller_url or environment.get("SHARDCLUSTER_CONTROLLER") or None
+        seeds = seeds or environment.get("SHARDCLUSTER_SEEDS") or ""
+        if controller_url is not None and not controller_url.startswith(("http://", "https://")):
+            message = f"{controller_url!r} is not the URL of a controller."
+            raise SettingsError(message)
+        if controller_url is None and not seeds:
+            message = (
+                "Say where the store is: --controller URL or --seeds HOST:PORT,… "
+                "(or SHARDCLUSTER_CONTROLLER or SHARDCLUSTER_SEEDS in the environment)."
+            )
+            raise SettingsError(message)
+        credentials = Credentials(
+            _password(environment), environment.get("SHARDCLUSTER_USERNAME") or None
+        )
+        return cls(controller_url, parse_seeds(seeds), credentials)
+
+
+def _password(environment: Mapping[str, str]) -> str | None:
+    path = environment.get("SHARDCLUSTER_PASSWORD_FILE")
+    if not path:
+        return environment.get("SHARDCLUSTER_PASSWORD") or None
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        message = f"SHARDCLUSTER_PASSWORD_FILE can't be read: {error}"
+        raise SettingsError(message) from error
+
+
+def parse_seeds(text: str) -> tuple[Address, ...]:
+    """`host:port,host:port`; raises SettingsError."""
+    found: list[Address] = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        host, colon, port = part.rpartition(":")
+        if not (colon and host and port.isascii() and port.isdigit() and 0 < int(port) <= PORT_MAX):
+            message = f"{part!r} is not HOST:PORT."
+            raise SettingsError(message)
+        found.append(Address(host.strip("[]"), int(port)))
+    return tuple(found)
