@@ -22,7 +22,7 @@ Document = dict[str, Any]
 
 
 class ControlPlane(Protocol):
-    """What the gateway asks of it; each method raises ControllerUnavailable or ControllerRefused."""
+    """What the gateway asks of it; all raise ControllerUnavailable or ControllerRefused."""
 
     async def state(self, since: int | None = None, wait_s: float = 0.0) -> Document:
         """The state document; with `since` once its version is another, or after `wait_s`."""

@@ -7,7 +7,7 @@ numbers in errors.  Items of one batch run side by side, but those of the same k
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import hiredis
 
@@ -64,7 +64,8 @@ async def delete(
 
 
 def _packed(*command: bytes | str | float) -> bytes:
-    return hiredis.pack_command(command)
+    packed: bytes = hiredis.pack_command(cast("Any", command))  # its stub knows one-tuples only
+    return packed
 
 
 def _not_found(key: bytes, slot: int, reply: Reply) -> KeyNotFound:

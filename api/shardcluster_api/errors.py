@@ -27,6 +27,8 @@ _ENGINE_ERRORS = {
     "WRONGPASS": (503, "LoginRefused"),
 }
 
+_NOT_APPLIED = {"outcome": "not_applied"}
+
 
 class ApiError(Exception):
     """An answer that is an error: status, code, sentence, and fields that stand beside them."""
@@ -44,7 +46,7 @@ class ApiError(Exception):
         super().__init__(message)
         self.status = status
         self.code = code
-        self.fields = fields or {}
+        self.fields = dict(fields or {})
         self.headers = headers
 
     def document(self) -> dict[str, Any]:
@@ -87,7 +89,7 @@ class TooBusy(ApiError):
             503,
             "TooBusy",
             message,
-            fields={"outcome": "not_applied"},
+            fields=_NOT_APPLIED,
             headers=(("Retry-After", str(RETRY_AFTER_S)),),
         )
 
@@ -95,13 +97,13 @@ class TooBusy(ApiError):
 class NotServed(ApiError):
     """No node could take the request within its deadline; a write surely was not applied."""
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, *, writing: bool) -> None:
         """`message` says what stood in the way last."""
         super().__init__(
             503,
             "NotServed",
             message,
-            fields={"outcome": "not_applied"},
+            fields=_NOT_APPLIED if writing else None,
             headers=(("Retry-After", str(RETRY_AFTER_S)),),
         )
 
@@ -133,12 +135,15 @@ class DurabilityNotReached(ApiError):
 class EngineRefused(ApiError):
     """The node answered with an error that trying again does not mend; its words are passed on."""
 
-    def __init__(self, node: str, message: str) -> None:
+    def __init__(self, node: str, message: str, *, writing: bool) -> None:
         """`message` is the engine's own."""
         word = message.split(" ", 1)[0]
         status, code = _ENGINE_ERRORS.get(word, (502, "EngineError"))
         super().__init__(
-            status, code, f"{node} answered: {message}", fields={"outcome": "not_applied"}
+            status,
+            code,
+            f"{node} answered: {message}",
+            fields=_NOT_APPLIED if writing else None,
         )
 
 

@@ -61,7 +61,17 @@ class Reply:
 class _Call:
     """One request on its way."""
 
-    __slots__ = ("asking", "deadline_s", "packed", "redirects", "slot", "target", "trouble", "wait")
+    __slots__ = (
+        "asking",
+        "deadline_s",
+        "packed",
+        "redirects",
+        "slot",
+        "target",
+        "trouble",
+        "wait",
+        "writing",
+    )
 
     def __init__(self, slot: int, packed: bytes, deadline_s: float) -> None:
         self.slot = slot
@@ -71,6 +81,7 @@ class _Call:
         self.asking = False
         self.redirects = 0
         self.trouble = "no owner of the slot is known"
+        self.writing = False
         self.wait: tuple[str | int, ...] | None = None  # WAIT or WAITAOF after the write
 
 
@@ -94,6 +105,7 @@ class Router:
         """Send a write to the slot's master; `wait` is the WAIT command that is to follow it."""
         call = _Call(slot, packed, self._loop.time() + REQUEST_DEADLINE_S)
         call.wait = wait
+        call.writing = True
         return await self._at_master(call, self._attempt_write)
 
     async def read(self, slot: int, packed: bytes, *, strong: bool = False) -> Reply:
@@ -220,7 +232,7 @@ class Router:
             return
         self._metrics.node_error(link.name, word)
         if word not in _PASSING:
-            raise EngineRefused(link.name, message)
+            raise EngineRefused(link.name, message, writing=call.writing)
         self._retry(call, word, f"{link.name} answered: {message}")
         if word != "TRYAGAIN":
             self.topology.refresh_soon()
@@ -329,7 +341,7 @@ class Router:
             return
         self._metrics.node_error(link.name, word)
         if word not in _PASSING:
-            raise EngineRefused(link.name, message)
+            raise EngineRefused(link.name, message, writing=call.writing)
         self._retry(call, word, f"{link.name} answered: {message}")
         link.leave_out(self._loop.time())
         self.topology.refresh_soon()
@@ -356,8 +368,9 @@ class Router:
         """Wait for news, at most so long; raises NotServed when the deadline is over."""
         left_s = self._left(call)
         if left_s <= 0:
-            message = f"No node served slot {call.slot} within {REQUEST_DEADLINE_S:.0f} s: {call.trouble}."
-            raise NotServed(message)
+            within = f"within {REQUEST_DEADLINE_S:.0f} s"
+            message = f"No node served slot {call.slot} {within}: {call.trouble}."
+            raise NotServed(message, writing=call.writing)
         await self.topology.changed(min(wait_s, left_s))
 
 

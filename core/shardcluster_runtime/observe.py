@@ -163,7 +163,7 @@ class Observer:
         if watch is None:
             return ObservedNode(
                 place.name, place.shard, place.ordinal, place.address,
-                ended=place.ended, pending=place.pending,
+                ended=place.ended, pending=place.pending, known_id=place.known_id,
             )  # fmt: skip
         view = None
         if watch.probe is not None and watch.probe.done() and not watch.probe.cancelled():
@@ -182,7 +182,7 @@ class Observer:
             refused=watch.refused and view is None,
             loading=watch.loading and view is None,
             silent_ms=int(max(silent_s, 0.0) * 1000),
-            known_id=watch.known_id,
+            known_id=watch.known_id or place.known_id,
             pending=place.pending,
             trouble=watch.trouble if view is None else "",
         )

@@ -17,7 +17,8 @@ from shardcluster.cluster_nodes import ClusterNodes, parse_cluster_nodes
 from shardcluster_runtime.wire import ConnectionLost, NodeConnection, NodeReplyError, Overloaded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Set
+    from collections.abc import Callable, Iterable
+    from collections.abc import Set as AbstractSet
 
     from shardcluster.observed import Address, PeerView
     from shardcluster_runtime.wire import Credentials
@@ -111,7 +112,7 @@ class Contacts:
             if not self.all[address].open:
                 self.all.pop(address).drop()
 
-    async def refresh(self, bound: Set[str]) -> None:
+    async def refresh(self, bound: AbstractSet[str]) -> None:
         """Ask everybody, in parallel; wait for those that answered the last time.
 
         `bound` are the ids that hold a place: they are asked for nothing but their id.
@@ -147,7 +148,7 @@ class Contacts:
         await asyncio.gather(*looks, return_exceptions=True)
         self.all.clear()
 
-    async def _look(self, contact: Contact, bound: Set[str]) -> None:
+    async def _look(self, contact: Contact, bound: AbstractSet[str]) -> None:
         was_silent = not contact.answered
         contact.refused = contact.answered = False
         async with self._limit:
@@ -167,7 +168,7 @@ class Contacts:
         elif was_silent:
             self.wake()
 
-    async def _heard(self, contact: Contact, bound: Set[str]) -> Said | str:
+    async def _heard(self, contact: Contact, bound: AbstractSet[str]) -> Said | str:
         if contact.connection is None or contact.connection.closed:
             contact.last_id = contact.earlier_id = None
             contact.connection = await NodeConnection.open(

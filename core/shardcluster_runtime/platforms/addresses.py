@@ -66,7 +66,7 @@ async def system_resolver(name: str, port: int) -> list[str]:
 
 
 class FixedAddresses:
-    """A list that was given once.  Names in it are looked up each time: the engine wants numbers."""
+    """A list given once; names in it are looked up each time, for the engine wants numbers."""
 
     proves_absence = False
 
