@@ -7,6 +7,7 @@ thing to guess about.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,7 @@ class ShardPicture:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: what is asked for again and again is kept
 class Picture:
     """What `decide` looks at."""
 
@@ -54,20 +55,19 @@ class Picture:
     unowned: SlotSet
     contested: SlotSet  # claimed by two answering nodes
 
-    @property
+    @functools.cached_property
     def answering(self) -> tuple[ObservedNode, ...]:
         """Nodes that answered in this pass."""
         return tuple(node for node in self.observed.nodes if node.view is not None)
 
-    @property
+    @functools.cached_property
     def hub(self) -> ObservedNode | None:
         """The answering node through which others are introduced: of those with slots, the best known."""
-        own = frozenset(self.names)
+        own = self.names.keys()
 
         def rank(node: ObservedNode) -> tuple[bool, int]:
-            view = _view(node)
-            known = sum(peer.node_id in own for peer in view.peers)
-            return (self.ids[node.name] in self.owned, known)
+            known = own & {peer.node_id for peer in _view(node).peers}
+            return (self.ids[node.name] in self.owned, len(known))
 
         return max(self.answering, key=rank, default=None)
 
@@ -138,9 +138,9 @@ def draw(spec: Spec, observed: Observed) -> Picture:
 def _ids(observed: Observed, answering: list[ObservedNode]) -> dict[str, str]:
     ids = {node.name: _view(node).node_id for node in answering}
     taken = set(ids.values())
-    at_address = {
-        peer.address: peer.node_id for node in answering for peer in _view(node).peers
-    }
+    if len(ids) == len(observed.nodes):
+        return ids
+    at_address = {peer.address: peer.node_id for node in answering for peer in _view(node).peers}
     for node in observed.nodes:
         if node.view is not None:
             continue

@@ -18,6 +18,7 @@ import hiredis
 from shardcluster import edits
 from shardcluster.actions import Decision, MoveSlots, Wait
 from shardcluster.decide import decide_on
+from shardcluster.decide.timing import SOON_S
 from shardcluster.decide.settings import wanted_settings
 from shardcluster.picture import Picture, draw
 from shardcluster.preview import preview
@@ -33,6 +34,7 @@ from shardcluster_runtime.wire import ConnectionLost
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from shardcluster.actions import Action
     from shardcluster.slots import SlotSet
     from shardcluster_runtime.desired import DesiredStore
     from shardcluster_runtime.migrate import SliceResult
@@ -74,6 +76,7 @@ class Controller:
         self._progress: ProgressMeter | None = None
         self._picture: Picture | None = None
         self._last_told: tuple[str, str] | None = None
+        self._last_action: Action | None = None
         self._task: asyncio.Task[None] | None = None
         self.board = StateBoard({"cluster": self._spec().name, "phase": "Forming",
                                  "reason": "Starting", "message": "Starting.", "healthy": True,
@@ -142,7 +145,9 @@ class Controller:
         except ActionFailed as error:
             self._tell("ActionFailed", str(error))
             return RETRY_S
-        return 0.0
+        # The engine needs a moment for what was just asked of it; asking again at once is no help.
+        again, self._last_action = decision.action == self._last_action, decision.action
+        return SOON_S if again else 0.0
 
     def _tell_decision(self, decision: Decision) -> None:
         """Slices of one piece of moving are one event, though each counts what is left."""

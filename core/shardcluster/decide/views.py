@@ -114,10 +114,15 @@ def introductions(picture: Picture) -> Decision | None:
                 unmet.append(node)
     if not unmet:
         return None
+    greeted = {peer.address for peer in hub.view.peers if "handshake" in peer.flags}
+    names = [node.name for node in unmet if node.address not in greeted]
+    if not names:
+        waiting = ", ".join(node.name for node in unmet)
+        return Decision(
+            Wait(SOON_S), Reason.MEETING, f"{hub.name} and {waiting} are getting to know each other."
+        )
     return Decision(
-        Introduce(hub.name, tuple(node.name for node in unmet)),
-        Reason.MEETING,
-        f"{hub.name} meets {', '.join(node.name for node in unmet)}.",
+        Introduce(hub.name, tuple(names)), Reason.MEETING, f"{hub.name} meets {', '.join(names)}."
     )
 
 
