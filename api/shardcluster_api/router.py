@@ -323,6 +323,8 @@ class Router:
             del pending[future]
             if future.exception() is not None:
                 self._retry(call, "ConnectionLost", str(future.exception()))
+                if link is not route.master:
+                    link.leave_out(self._loop.time())
                 continue
             value = future.result()
             if isinstance(value, hiredis.ReplyError):

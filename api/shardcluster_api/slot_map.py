@@ -127,13 +127,17 @@ class SlotMap:
                 replicas.setdefault(peer.master_id, []).append(self._link(peer, address_of))
         changed = False
         for peer in usable:
-            if peer.master_id is None and peer.slots:
-                route, differs = self._route(peer, self._link(peer, address_of), now_s)
-                found = tuple(replicas.get(peer.node_id, ()))
-                if found != route.replicas:
-                    route.replicas = found
-                    differs = True
-                changed |= self._claim(peer, route, now_s) or differs
+            if peer.master_id is not None or not peer.slots:
+                continue
+            route, moved = self._route(peer, self._link(peer, address_of), now_s)
+            claimed = self._claim(peer, route, now_s)
+            found = tuple(replicas.get(peer.node_id, ()))
+            if peer.node_id not in self._routes:
+                if not claimed:
+                    continue  # a stale view of a master that has lost all its slots since
+                self._routes[peer.node_id] = route
+            changed |= claimed or moved or found != route.replicas
+            route.replicas = found
         if changed:
             self.version += 1
             used = set(map(id, self.routes()))
@@ -146,15 +150,13 @@ class SlotMap:
         return link
 
     def _route(self, peer: PeerView, master: NodeLink, now_s: float) -> tuple[ShardRoute, bool]:
-        """The route led by this master; also whether it is new or has moved."""
+        """The route led by this master, and whether the master has another address now."""
         route = self._routes.get(peer.node_id)
         if route is None:
-            route = self._routes[peer.node_id] = ShardRoute(peer.node_id, master, now_s)
-            route.epoch = peer.config_epoch
-            return route, True
-        route.epoch = max(route.epoch, peer.config_epoch)
+            route = ShardRoute(peer.node_id, master, now_s)
         moved = route.master is not master
         route.master = master
+        route.epoch = max(route.epoch, peer.config_epoch)
         return route, moved
 
     def _claim(self, peer: PeerView, route: ShardRoute, now_s: float) -> bool:

@@ -262,26 +262,28 @@ class _Plan:
             for slot in self._nearest(shard):
                 donor = self.owner[slot]
                 cost = self.cost[slot]
-                if self.load[donor] > self.most[donor]:
-                    self._give(slot, shard)
-                elif slack > 0 and donor != shard and self.load[donor] - cost >= self.least[donor]:
+                if donor == shard or self.load[donor] - cost < self.least[donor]:
+                    continue
+                if self.load[donor] <= self.most[donor]:
+                    if slack <= 0:
+                        continue
                     slack -= cost
-                    self._give(slot, shard)
+                self._give(slot, shard)
                 if self.load[shard] >= self.least[shard]:
-                    break
+                    break  # with costs other than 1 the band may be out of reach
 
     def _nearest(self, shard: int) -> Iterator[int]:
         """All slots by the number of points between them and the shard's next point, then by slot."""
-        owners, count = self.ring.owners, len(self.ring.owners)
+        owners = self.ring.owners
         ends = [point for point, owner in enumerate(owners) if owner == shard]
-        for hops in range(count):
-            # an arc ends where it meets the shard's point before
-            ends = [end for end in ends if not hops or owners[end - hops] != shard]
-            if not ends:
-                return
+        hops = 0
+        while ends:
             yield from sorted(
                 slot % len(self.cost) for end in ends for slot in self.ring.slots[end - hops]
             )
+            hops += 1
+            # an arc ends where it meets the shard's own point before
+            ends = [end for end in ends if owners[end - hops] != shard]
 
     def _push(self) -> None:
         """Shards over their band give to the next with room, slots away from home first."""
@@ -295,6 +297,8 @@ class _Plan:
             for _, slot in sorted(zip(home, mine, strict=True)):
                 if self.load[shard] <= self.most[shard]:
                     break
+                if self.load[shard] - self.cost[slot] < self.least[shard]:
+                    continue  # too heavy a slot to give away
                 taker = walk.shard(self.ring.successors[slot])
                 self._give(slot, taker)
                 has_room[taker] = self.load[taker] < self.most[taker]

@@ -108,13 +108,12 @@ class MigrationNode:
         self.peer = peer
         self.name = peer.name
         self.migrates = asyncio.Semaphore(depth)
-        self.has_replicas = False
+        self.lost = False  # it hung or its connection ended: nothing more is asked of it
         self._lanes: list[NodeConnection] = []
 
     async def prepare(self, credentials: Credentials, lanes: int) -> None:
         """Find out whether it has replicas and open the connections for SETSLOT."""
         offsets = await self.offsets()
-        self.has_replicas = bool(offsets.online)
         if not offsets.connected:
             return
         opened = await asyncio.gather(
@@ -174,11 +173,13 @@ class MigrationNode:
                 return [await future for future in futures]
         except TimeoutError as error:
             # Its late answers must not be taken for answers to something else.
+            self.lost = True
             for connection in connections:
                 connection.close()
             message = f"{self.name} did not answer within {timeout_s:g} s."
             raise NodeTrouble(message) from error
         except ConnectionLost as error:
+            self.lost = True
             message = f"The connection to {self.name} ended."
             raise NodeTrouble(message) from error
         except Overloaded as error:

@@ -63,7 +63,7 @@ class MigrateOptions:
     batch_keys: int = 200  # in one MIGRATE
     batch_bytes: int = MIB  # in one MIGRATE, by the engine's estimate
     migrates_in_flight: int = 4  # in a source's queue; it runs them without a pause
-    migrate_timeout_ms: int = 400  # × in flight: how long a hung target can hold a source up
+    migrate_timeout_ms: int = 300  # × in flight: how long a hung target can hold a source up
     big_key_bytes: int = MIB  # from here on a key moves alone and is reported
     largest_key_bytes: int = 512 * MIB  # from here on it is not moved
 
@@ -180,7 +180,7 @@ class PairMover:
     async def run(self) -> None:
         """Group after group until the queue is empty, time is up, or a node gives trouble."""
         try:
-            while self._queue and not self._ended and not self._state.over():
+            while self._queue and not self._state.over() and not self._at_an_end():
                 jobs = await self._looked_at(self._next_slots())
                 jobs = await self._opened(jobs)
                 await _all([self._emptied(job) for job in jobs])
@@ -269,12 +269,27 @@ class PairMover:
 
     # -- moving keys ------------------------------------------------------------------------
 
+    def _at_an_end(self) -> bool:
+        """Whether what is open is left as it is: no time, a stop, or a node that can't go on.
+
+        Asked before each MIGRATE, because each to a hung target holds the source up.
+        """
+        lost = self._source.lost or self._target.lost
+        return self._ended or lost or self._state.overtime()
+
     async def _emptied(self, job: _Job) -> None:
+        try:
+            await self._emptying(job)
+        except NodeTrouble:
+            self._ended = True  # at once: the other slots' tasks are still at it
+            raise
+
+    async def _emptying(self, job: _Job) -> None:
         """Move keys until the source counts none; the slot stays OPEN when it has to wait."""
         counted_before, cut_off, stuck = -1, 0, 0
-        while job.state is SlotState.OPEN and not self._state.overtime() and not self._ended:
+        while job.state is SlotState.OPEN and not self._at_an_end():
             cut = await self._sent(job)
-            if job.failed or self._state.overtime():
+            if job.failed or self._at_an_end():
                 return
             cut_off = cut_off + 1 if cut else 0
             if cut_off > CUT_OFF_MAX:
@@ -309,7 +324,7 @@ class PairMover:
         for batch in job.batches:
             await self._state.may_send(len(batch.keys))
             async with self._source.migrates:
-                if self._state.overtime() or self._ended:
+                if self._at_an_end():
                     return ""
                 reply = await self._migrate(job, batch)
             if not isinstance(reply, hiredis.ReplyError):
@@ -365,7 +380,7 @@ class PairMover:
 
     async def _closed(self, jobs: Sequence[_Job]) -> None:
         """Every job is EMPTY here: counted by the source after the last key was sent."""
-        if not jobs or self._state.stopping:
+        if not jobs or self._state.stopping or self._source.lost or self._target.lost:
             return
         await self._target.replicated()
         for job in jobs:

@@ -75,11 +75,12 @@ class PlainNode:
     port: int
     options: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
+    host: str = HOST
 
     @property
     def address(self) -> Address:
         """Where it listens."""
-        return Address(HOST, self.port)
+        return Address(self.host, self.port)
 
     @property
     def pid(self) -> int:
@@ -90,7 +91,11 @@ class PlainNode:
     def call(self, *command: Any) -> Any:
         """One command over a short-lived connection."""
         with redis.Redis(
-            HOST, self.port, socket_timeout=5.0, decode_responses=True, retry=Retry(NoBackoff(), 0)
+            self.host,
+            self.port,
+            socket_timeout=5.0,
+            decode_responses=True,
+            retry=Retry(NoBackoff(), 0),
         ) as client:
             return client.execute_command(*command)
 
@@ -126,7 +131,7 @@ class PlainNode:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.process = subprocess.Popen(
             [
-                self.server.path, "--port", str(self.port), "--bind", HOST,
+                self.server.path, "--port", str(self.port), "--bind", self.host,
                 "--dir", self.folder, "--logfile", "node.log", "--save", "", "--appendonly", "no",
                 "--cluster-enabled", "yes", "--cluster-node-timeout", "1000",
                 "--cluster-allow-replica-migration", "no", "--repl-diskless-sync-delay", "0",
@@ -137,7 +142,7 @@ class PlainNode:
 
     def _answers(self) -> bool:
         try:
-            return self.call("INFO", "server")["process_id"] == self.pid
+            return bool(self.call("INFO", "server")["process_id"] == self.pid)
         except (redis.RedisError, OSError):
             return False
 
@@ -158,6 +163,14 @@ class PlainNodes:
         node = PlainNode(self.server, self.folder / f"plain-{len(self.all)}", free_block(), options)
         self.all.append(node)
         node.start()
+        return node
+
+    def beside(self, other: PlainNode, host: str) -> PlainNode:
+        """A new empty node on the same port as another one, at another address of this machine."""
+        node = PlainNode(self.server, self.folder / f"plain-{len(self.all)}", other.port, host=host)
+        self.all.append(node)
+        node.start()
+        assert node.port == other.port, "the port is taken at the other address"
         return node
 
     def end(self) -> None:

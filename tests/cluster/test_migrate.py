@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from redis.asyncio.cluster import RedisCluster
+from redis.cluster import RedisCluster
 
 from shardcluster.actions import Move
 from shardcluster.slots import key_slot
@@ -404,21 +405,22 @@ async def test_a_replica_that_does_not_follow_keeps_slots_from_closing() -> None
         ours.end()
 
 
-async def _write_on(port: int, writer: int, ended: asyncio.Event) -> dict[str, int]:
-    """Counters and values through a cluster client until `ended`; yields what was acknowledged."""
+def _write_on(port: int, writer: int, ended: threading.Event) -> dict[str, int]:
+    """Counters and values through a cluster client until `ended`; yields what was acknowledged.
+
+    The synchronous client: the asynchronous one may send ASKING on another connection than the
+    command it is meant for.
+    """
     acknowledged: dict[str, int] = {}
-    client = RedisCluster(host="127.0.0.1", port=port)
-    try:
+    with RedisCluster(host="127.0.0.1", port=port) as client:
         turn = 0
         while not ended.is_set():
             name = f"counter:{writer}:{turn % 400}"
-            acknowledged[name] = int(await client.incr(name))
+            acknowledged[name] = int(client.incr(name))
             plain = f"plain:{writer}:{turn}"
-            assert await client.set(plain, turn)
+            assert client.set(plain, turn)
             acknowledged[plain] = turn
             turn += 1
-    finally:
-        await client.aclose()
     return acknowledged
 
 
@@ -426,16 +428,24 @@ async def test_no_acknowledged_write_is_lost_while_slots_move() -> None:
     """Cluster clients write all the time; counters are exact and every value is there."""
     async with mini_cluster(4, owners=3, replicas=1) as cluster:
         await _fill(cluster)
+        # redis-py fails on ASK to a node that owned nothing when it last read the topology
+        # (AttributeError, its bug 4015): let the clients know m3 from the start.
+        await _move(cluster, [Move(0, "m0", "m3")])
+        await eventually(cluster.one_owner_each, "m3 is known")
         moves = await _share(cluster, "m3")
-        ended = asyncio.Event()
+        ended = threading.Event()
         writers = [
-            asyncio.create_task(_write_on(cluster.masters[0].port, number, ended))
-            for number in range(6)
+            asyncio.create_task(
+                asyncio.to_thread(_write_on, cluster.masters[0].port, number, ended)
+            )
+            for number in range(3)
         ]
-        result = await _move(cluster, moves, keys_per_second=SLOW_KEYS_PER_SECOND)
-        back = [Move(move.slot, "m3", move.source) for move in moves[::3]]
-        returned = await _move(cluster, back)
-        ended.set()
+        try:
+            result = await _move(cluster, moves, keys_per_second=SLOW_KEYS_PER_SECOND)
+            back = [Move(move.slot, "m3", move.source) for move in moves[::3]]
+            returned = await _move(cluster, back)
+        finally:
+            ended.set()
         written = [await writer for writer in writers]
         assert not result.failures + returned.failures
         assert len(result.moved_slots) == len(moves)

@@ -8,11 +8,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from shardcluster.observed import Address
 from shardcluster_runtime.platforms.addresses import FixedAddresses
 from shardcluster_runtime.platforms.process import NodeSettings, ProcessPlatform
 from shardcluster_runtime.platforms.protocol import Platform, PlatformNode, PlatformUnable
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
+    from shardcluster.observed import Address
     from shardcluster_runtime.server_binary import Server
     from tests.cluster.plain_nodes import PlainNodes
 
@@ -55,11 +55,13 @@ class ProcessRig:
     """Nodes are had for the asking."""
 
     def __init__(self, folder: Path, server: Server, base_port: int, _: PlainNodes) -> None:
+        """No plain nodes are needed."""
         self.folder = folder
         self._server = server
         self._base_port = base_port
 
     def platform(self) -> Platform:
+        """A platform on the folder."""
         return ProcessPlatform(
             self.folder, self._server, spec_settings=lambda: SETTINGS, base_port=self._base_port
         )
@@ -68,6 +70,7 @@ class ProcessRig:
         """They are started when needed."""
 
     async def kill(self, node: PlatformNode) -> None:
+        """By its process id."""
         assert node.process_id is not None
         os.kill(node.process_id, signal.SIGKILL)
 
@@ -76,18 +79,22 @@ class StaticRig:
     """Nodes are started beforehand and found at their addresses."""
 
     def __init__(self, folder: Path, _server: Server, _base_port: int, start: PlainNodes) -> None:
+        """`start` starts them."""
         self.folder = folder
         self._start = start
         self._addresses: list[Address] = []
 
     def platform(self) -> Platform:
+        """A platform on the folder."""
         return StaticPlatform(self.folder, FixedAddresses(self._addresses))
 
     async def provide(self, nodes: int) -> None:
+        """Start as many as are missing."""
         while len(self._addresses) < nodes:
             self._addresses.append((await asyncio.to_thread(self._start)).address)
 
     async def kill(self, node: PlatformNode) -> None:
+        """The one at its address."""
         plain = next(plain for plain in self._start.all if plain.address == node.address)
         await asyncio.to_thread(plain.kill)
 
@@ -123,12 +130,11 @@ async def started(rig: Rig) -> AsyncIterator[Started]:
         await platform.close(stop_nodes=True)
 
 
-async def _ask(address: Address | None, *command: str) -> bytes:
+async def _ask(address: Address | None, *command: str) -> Any:
     assert address is not None
     connection = await NodeConnection.open(address, timeout_s=DEADLINE_S)
     try:
-        answer: bytes = await connection.call(*command, timeout_s=DEADLINE_S)
-        return answer
+        return await connection.call(*command, timeout_s=DEADLINE_S)
     finally:
         connection.close()
 
@@ -141,11 +147,8 @@ async def _ids(platform: Platform) -> dict[str, bytes]:
 
 async def _until(holds: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(DEADLINE_S):
-        while not await holds():  # noqa: ASYNC110 - what is waited for is another process
+        while not await holds():
             await asyncio.sleep(POLL_S)
-
-
-
 
 
 class TestEveryPlatform:
@@ -225,9 +228,7 @@ class TestEveryPlatform:
         assert await second.nodes() == before
         assert await _ids(second) == ids
 
-    async def test_a_killed_node_wakes_the_loop_and_keeps_its_place(
-        self, rig: Rig, started: Started
-    ) -> None:
+    async def test_a_killed_node_wakes_the_loop_and_keeps_its_place(self, rig: Rig) -> None:
         """It is listed as ended where that can be proven; elsewhere it just doesn't answer."""
         await rig.provide(2)
         platform = rig.platform()

@@ -51,6 +51,7 @@ class Maker:
     """Makes platforms on one folder and closes them all."""
 
     def __init__(self, folder: Path, server: Server, base_port: int) -> None:
+        """`woken` is set whenever one of them wakes its loop."""
         self.folder = folder
         self.server = server
         self.base_port = base_port
@@ -60,6 +61,7 @@ class Maker:
     async def __call__(
         self, settings: NodeSettings = STORED, server: Server | None = None
     ) -> ProcessPlatform:
+        """A started platform."""
         platform = ProcessPlatform(
             self.folder,
             server or self.server,
@@ -71,10 +73,12 @@ class Maker:
         return platform
 
     async def close(self) -> None:
+        """With all nodes."""
         for platform in self._made:
             await platform.close(stop_nodes=True)
 
     def record(self, name: str) -> Path:
+        """Where the platform notes what it knows of a node."""
         return self.folder / "nodes" / name / "node.json"
 
 
@@ -90,7 +94,9 @@ async def only(platform: ProcessPlatform) -> PlatformNode:
     return node
 
 
-async def ask(node: PlatformNode, *command: str | int, credentials: Credentials | None = None) -> Any:
+async def ask(
+    node: PlatformNode, *command: str | int, credentials: Credentials | None = None
+) -> Any:
     assert node.address is not None
     connection = await NodeConnection.open(
         node.address, timeout_s=DEADLINE_S, credentials=credentials
@@ -99,6 +105,23 @@ async def ask(node: PlatformNode, *command: str | int, credentials: Credentials 
         return await connection.call(*command, timeout_s=DEADLINE_S)
     finally:
         connection.close()
+
+
+async def write_a_key(node: PlatformNode) -> None:
+    """Give it all slots, and a key once it is sure that nobody else has them."""
+    await ask(node, "CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+    await ask_until_able(node, "SET", "key", "value")
+
+
+async def ask_until_able(node: PlatformNode, *command: str) -> Any:
+    """Ask again while it loads its data or isn't sure of its slots yet."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            try:
+                return await ask(node, *command)
+            except NodeReplyError as error:
+                assert error.code in {"LOADING", "CLUSTERDOWN"}  # noqa: PT017 - else go on
+                await asyncio.sleep(POLL_S)
 
 
 async def woken(event: asyncio.Event) -> None:
@@ -116,7 +139,7 @@ class TestAdoption:
 
     async def test_nodes_of_a_killed_controller_are_adopted_and_watched(self, make: Maker) -> None:
         """Though they are no children of the new one, their end wakes it."""
-        with subprocess.Popen(
+        with subprocess.Popen(  # noqa: ASYNC220 - it is killed before anything waits for it
             [sys.executable, "-c", CONTROLLER, make.folder, str(make.base_port)],
             stdout=subprocess.PIPE,
         ) as first:
@@ -152,7 +175,9 @@ class TestAdoption:
         folder = make.record("shard-0-0").parent
         folder.mkdir(parents=True)
         make.record("shard-0-0").write_text(
-            json.dumps({"port": make.base_port, "pid": None, "create_time": None, "ever_ran": False})
+            json.dumps(
+                {"port": make.base_port, "pid": None, "create_time": None, "ever_ran": False}
+            )
         )
         platform = await make()
         assert await platform.nodes() == ()
@@ -179,13 +204,12 @@ class TestAdoption:
         platform = await make()
         await platform.scale_shard("shard-0", 1)
         node = await only(platform)
-        await ask(node, "CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-        await ask(node, "SET", "key", "value")
+        await write_a_key(node)
         await platform.close(stop_nodes=True)
         again = await make()
         assert (await only(again)).ended
         await again.restart("shard-0-0", fresh=False)
-        assert await ask(await only(again), "GET", "key") == b"value"
+        assert await ask_until_able(await only(again), "GET", "key") == b"value"
         await again.fence("shard-0-0")
         await again.restart("shard-0-0", fresh=True)
         assert await ask(await only(again), "DBSIZE") == 0
@@ -264,9 +288,10 @@ class TestEnding:
         await platform.kill("shard-0-1", "STOP")
         await platform.close(stop_nodes=True)
         assert not any(process.is_running() for process in processes)
-        assert "User requested shutdown" in (
-            make.folder / "nodes" / "shard-0-1" / "valkey.log"
-        ).read_text()
+        assert (
+            "User requested shutdown"
+            in (make.folder / "nodes" / "shard-0-1" / "valkey.log").read_text()
+        )
 
     async def test_a_dropped_hanging_node_is_gone_with_its_folder(self, make: Maker) -> None:
         """Process and data."""
@@ -306,7 +331,7 @@ class TestSettings:
 
     async def test_the_password_is_in_no_argument_and_no_readable_file(self, make: Maker) -> None:
         """And the node wants it."""
-        secret = 'pass "word" \\ with\tblanks'
+        secret = 'pass "word" \\ with\tblanks'  # noqa: S105 - of this test
         credentials = Credentials(secret)
         platform = await make(NodeSettings(1000, False, None, credentials=credentials))
         await platform.scale_shard("shard-0", 1)
@@ -348,8 +373,7 @@ class TestSettings:
         await platform.scale_shard("shard-0", 1)
         node = await only(platform)
         node_id = await ask(node, "CLUSTER", "MYID")
-        await ask(node, "CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-        await ask(node, "SET", "key", "value")
+        await write_a_key(node)
         await ask(node, "SAVE")
         assert (make.folder / "nodes" / "shard-0-0" / "data" / "dump.rdb").exists()
         await platform.fence("shard-0-0")
@@ -361,9 +385,9 @@ class TestSettings:
     async def test_a_server_that_ends_at_once_is_quoted(self, make: Maker) -> None:
         """With the end of its log, and where that is."""
         platform = await make(NodeSettings(1000, False, None, (("no-such-setting", "1"),)))
-        with pytest.raises(PlatformUnable, match="shard-0-0 ended right after its start.*no-such"):
+        with pytest.raises(PlatformUnable, match=r"shard-0-0 ended right after its start.*no-such"):
             await platform.scale_shard("shard-0", 1)
-        with pytest.raises(PlatformUnable, match="Its log .* ends"):
+        with pytest.raises(PlatformUnable, match=r"Its log .* ends"):
             await platform.restart("shard-0-0", fresh=False)
 
     async def test_a_server_that_vanished_is_a_sentence(self, make: Maker, tmp_path: Path) -> None:

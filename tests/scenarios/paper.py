@@ -88,6 +88,7 @@ class PaperNode:
     pending: str = ""
     loading: bool = False
     rejecting: bool = False  # a firewall rejects us; the other nodes reach it
+    foreign: bool = False  # of another cluster, as long as nobody introduces it
     cut_off: bool = False  # no packet comes through from anywhere
 
     @property
@@ -187,6 +188,7 @@ class PaperCluster:
                              None, 0, 1, link_up=False, slots=SlotSet())  # fmt: skip
             node.lines[other.node_id] = other
             if past == "foreign":
+                node.foreign = True
                 node.slots, node.epoch = SlotSet.of(range(100)), 1
                 node.keys = keys_of(node.slots)
         return node
@@ -270,6 +272,7 @@ class PaperCluster:
             for address in sorted(node.handshakes):
                 for peer in self.running():
                     if peer.address == address and peer is not node:
+                        node.foreign = peer.foreign = False
                         node.lines[peer.node_id] = self._line(peer)
                         peer.lines[node.node_id] = self._line(node)
             node.handshakes.clear()

@@ -373,7 +373,8 @@ class StaticPlatform:
         )
 
     def _too_few(self, shard: str, nodes: int, missing: int, spares: int) -> str:
-        needed = f"{missing} more nodes" if missing < nodes else f"{nodes} nodes"
+        more = "more " if missing < nodes else ""
+        needed = f"{missing} {more}node{'' if missing == 1 else 's'}"
         have = f"only {spares} spare node{' is' if spares == 1 else 's are'} there"
         total = len(self._lookups.addresses) + missing - spares
         trouble = f" ({self._lookups.trouble})" if self._lookups.trouble else ""

@@ -1,0 +1,105 @@
+"""The gateway as people run it, in processes of its own, for tests over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from tests.cluster.mini_cluster import MiniCluster, free_ports, mini_cluster
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["FRONT_ENDS", "GatewayProcess", "front", "gateway_process", "small_cluster"]
+
+DEADLINE_S = 20.0
+POLL_S = 0.02
+FRONT_ENDS = ("fast", "flask")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class GatewayProcess:
+    """A running gateway."""
+
+    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
+        """`port` is where it listens."""
+        self.process = process
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def gateway_process(
+    kind: str, *arguments: str, seeds: str = "", environment: dict[str, str] | None = None
+) -> Iterator[GatewayProcess]:
+    """Start it, wait until it is ready, end it."""
+    port = free_ports(1)[0]
+    module = {
+        "fast": ["-m", "shardcluster_api", "--port", str(port), *arguments],
+        "flask": ["-m", "flask", "--app", "shardcluster_api", "run", "--port", str(port)],
+    }[kind]
+    paths = os.pathsep.join((str(ROOT / "core"), str(ROOT / "api")))
+    process = subprocess.Popen(
+        [sys.executable, *module],
+        env={
+            **os.environ,
+            "PYTHONPATH": paths,
+            "SHARDCLUSTER_SEEDS": seeds,
+            **(environment or {}),
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    gateway = GatewayProcess(process, port)
+    try:
+        _wait_ready(gateway)
+        yield gateway
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def _wait_ready(gateway: GatewayProcess) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while True:
+        try:
+            if httpx.get(f"{gateway.url}/readyz", timeout=DEADLINE_S).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        assert gateway.process.poll() is None, f"it ended: {gateway.process.communicate()[0]}"
+        assert time.monotonic() < deadline, "the gateway did not become ready"
+        time.sleep(POLL_S)
+
+
+@pytest.fixture(scope="module")
+def small_cluster() -> Iterator[MiniCluster]:
+    """Three masters with a replica each, for tests without an event loop of their own."""
+    with asyncio.Runner() as runner:
+        context = mini_cluster(3, owners=3, replicas=1, options=("--appendfsync", "everysec"))
+        cluster = runner.run(context.__aenter__())
+        try:
+            yield cluster
+        finally:
+            runner.run(context.__aexit__(None, None, None))
+
+
+@pytest.fixture(scope="module", params=FRONT_ENDS)
+def front(request: pytest.FixtureRequest, small_cluster: MiniCluster) -> Iterator[GatewayProcess]:
+    """Each front end on the same cluster."""
+    seeds = ",".join(str(node.address) for node in small_cluster.masters[:2])
+    with gateway_process(request.param, seeds=seeds) as gateway:
+        yield gateway
