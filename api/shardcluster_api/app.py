@@ -181,12 +181,22 @@ def _view(operation: Operation, bridge: Bridge) -> Callable[..., flask.Response]
 
 
 def _raw_key(environment: Environment) -> bytes:
-    """The key's bytes: PATH_INFO under ASGI has lost those that are not UTF-8."""
+    """The key's bytes, from the path as it was sent.
+
+    PATH_INFO should carry all bytes, but a2wsgi's and werkzeug's have lost those that are not
+    UTF-8; servers tell the raw path under names of their own.
+    """
     scope = environment.get("asgi.scope")
     if scope is not None:
         return unquote_to_bytes(scope["raw_path"])[len(KEY_PREFIX) :]
-    path: str = environment["PATH_INFO"]  # bytes as Latin-1, by the WSGI standard
-    return path.encode("latin-1")[len(KEY_PREFIX) :]
+    prefix = f"{environment.get('SCRIPT_NAME', '')}{KEY_PREFIX}".encode("latin-1")
+    for name in ("REQUEST_URI", "RAW_URI"):
+        sent = environment.get(name, "").partition("?")[0]
+        path = unquote_to_bytes(sent.encode("latin-1"))
+        if path.startswith(prefix):
+            return path[len(prefix) :]
+    known: str = environment["PATH_INFO"]  # bytes as Latin-1, by the WSGI standard
+    return known.encode("latin-1")[len(KEY_PREFIX) :]
 
 
 def _refuse_other_sites() -> flask.Response | None:

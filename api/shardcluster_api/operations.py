@@ -18,7 +18,7 @@ from shardcluster_api.answers import (
     place_fields,
     place_headers,
 )
-from shardcluster_api.errors import ApiError, ControllerUnavailable
+from shardcluster_api.errors import ApiError, BadRequest, ControllerUnavailable
 from shardcluster_api.limits import BODY_BYTES_MAX, RETRY_AFTER_S, VALUE_BYTES_MAX
 from shardcluster_api.metrics import CONTENT_TYPE as METRICS_TYPE
 from shardcluster_api.page import PAGE
@@ -71,7 +71,7 @@ async def _read_get(gateway: Gateway, request: Request) -> Answer:
     query = codec.parse_query(request.query, "key", "consistency")
     strong = codec.parse_consistency(query)
     if "key" not in query:
-        raise ApiError(400, "BadRequest", "Say which key: /read?key=…")
+        raise BadRequest('The query must name the key: "key" is missing.')
     return await _read(gateway, codec.checked_key(query["key"]), strong=strong)
 
 

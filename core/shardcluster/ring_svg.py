@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+from html import escape
 from typing import TYPE_CHECKING
-from xml.sax.saxutils import escape
 
 from shardcluster.slots import SLOT_COUNT
 

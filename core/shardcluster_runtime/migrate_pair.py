@@ -188,6 +188,9 @@ class PairMover:
         except NodeTrouble as trouble:
             self._ended = True
             self._state.stopped = self._state.stopped or str(trouble)
+        for node in (self._source, self._target):
+            if node.lost and not self._state.stopped:  # another pair's words may say more
+                self._state.stopped = f"The connection to {node.name} was lost."
 
     def _next_slots(self) -> list[int]:
         count = min(self._options.slots_at_once, len(self._queue))

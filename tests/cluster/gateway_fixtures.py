@@ -6,10 +6,11 @@ import asyncio
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import httpx
 import pytest
@@ -30,11 +31,17 @@ ROOT = Path(__file__).resolve().parents[2]
 class GatewayProcess:
     """A running gateway."""
 
-    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], port: int, log: IO[bytes]) -> None:
         """`port` is where it listens."""
         self.process = process
+        self._log = log
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
+
+    def said(self) -> str:
+        """What it has printed."""
+        self._log.seek(0)
+        return self._log.read().decode()
 
 
 @contextmanager
@@ -47,6 +54,7 @@ def gateway_process(
         "fast": ["-m", "shardcluster_api", "--port", str(port), *arguments],
         "flask": ["-m", "flask", "--app", "shardcluster_api", "run", "--port", str(port)],
     }[kind]
+    log = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe that nobody reads would fill up
     paths = os.pathsep.join((str(ROOT / "core"), str(ROOT / "api")))
     process = subprocess.Popen(
         [sys.executable, *module],
@@ -56,11 +64,10 @@ def gateway_process(
             "SHARDCLUSTER_SEEDS": seeds,
             **(environment or {}),
         },
-        stdout=subprocess.PIPE,
+        stdout=log,
         stderr=subprocess.STDOUT,
-        text=True,
     )
-    gateway = GatewayProcess(process, port)
+    gateway = GatewayProcess(process, port, log)
     try:
         _wait_ready(gateway)
         yield gateway
@@ -68,8 +75,7 @@ def gateway_process(
         if process.poll() is None:
             process.kill()
         process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+        log.close()
 
 
 def _wait_ready(gateway: GatewayProcess) -> None:
@@ -80,7 +86,7 @@ def _wait_ready(gateway: GatewayProcess) -> None:
                 return
         except httpx.TransportError:
             pass
-        assert gateway.process.poll() is None, f"it ended: {gateway.process.communicate()[0]}"
+        assert gateway.process.poll() is None, f"it ended: {gateway.said()}"
         assert time.monotonic() < deadline, "the gateway did not become ready"
         time.sleep(POLL_S)
 

@@ -6,12 +6,14 @@ will move is what the controller would move.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from shardcluster.ring import plan_ownership
 
-from shardcluster.slots import SLOT_COUNT, SlotSet
+from shardcluster.ring import explain, plan_ownership
+from shardcluster.ring_svg import ring_svg
+from shardcluster.slots import SlotSet
 from shardcluster.spec import parse
 from shardcluster_runtime.cli import tables
 from shardcluster_runtime.cli.client import CliError
@@ -29,9 +31,14 @@ Document = dict[str, Any]
 
 
 @click.command()
+@click.option(
+    "--svg",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="Draw the ring into this file, too.",
+)
 @output_option
 @client_options
-def ring(client: Client, output: str) -> None:
+def ring(client: Client, output: str, svg: Path | None) -> None:
     """Show who owns how much of the ring and why."""
     state = client.status()
     owned = {
@@ -40,8 +47,18 @@ def ring(client: Client, output: str) -> None:
     if not owned:
         message = "The store has no shards yet: `shardctl status` says what it is doing."
         raise CliError(message)
+    if svg is not None:
+        _draw(svg, owned, state["cluster"])
     rows = ring_rows(parse(state["spec"]), owned)
     show(output, rows, lambda: tables.ring_table(rows))
+
+
+def _draw(file: Path, owned: Mapping[str, SlotSet], title: str) -> None:
+    try:
+        file.write_text(ring_svg(owned, title=title), encoding="utf-8")
+    except OSError as error:
+        message = f"The picture {file} can't be written: {error.strerror}."
+        raise CliError(message) from error
 
 
 def ring_rows(spec: Spec, owned: Mapping[str, SlotSet]) -> list[Document]:
@@ -53,19 +70,24 @@ def ring_rows(spec: Spec, owned: Mapping[str, SlotSet]) -> list[Document]:
         virtual_nodes=spec.ring.virtual_nodes,
         load_bound=spec.ring.load_bound,
     )
-    whole = sum(weights.values())
+    shares = {
+        share.name: share
+        for share in explain(
+            weights, owned, virtual_nodes=spec.ring.virtual_nodes, load_bound=spec.ring.load_bound
+        )
+    }
     rows = []
     for name in [*owned, *(name for name in weights if name not in owned)]:
-        slots = owned.get(name, SlotSet())
-        fair = SLOT_COUNT * weights.get(name, 0.0) / whole
+        share = shares.get(name)
         rows.append(
             {
                 "shard": name,
-                "weight": weights.get(name, 0.0),
-                "points": round(weights.get(name, 0.0) * spec.ring.virtual_nodes),
-                "slots": len(slots),
+                "weight": share.weight if share else 0.0,
+                "points": share.virtual_nodes if share else 0,
+                "arc_slots": share.arcs if share else 0,
+                "slots": len(owned.get(name, SlotSet())),
                 "wanted_slots": len(wanted.get(name, SlotSet())),
-                "fair_slots": round(fair, 1),
+                "fair_slots": round(share.fair, 1) if share else 0.0,
                 "why": _why(name, owned, wanted, spec.ring.load_bound),
             }
         )

@@ -129,7 +129,7 @@ def plan_view(answer: Document) -> RenderableType:
 def ring_table(rows: Sequence[Document]) -> RenderableType:
     """Who owns how much of the ring, who should, and why."""
     table = _table()
-    for title in ("shard", "weight", "points", "slots", "share", "fair", "why"):
+    for title in ("shard", "weight", "points", "arcs", "slots", "share", "fair", "why"):
         table.add_column(title, justify="right" if title not in {"shard", "why"} else "left")
     for row in rows:
         _add(
@@ -137,6 +137,7 @@ def ring_table(rows: Sequence[Document]) -> RenderableType:
             row["shard"],
             f"{row['weight']:g}",
             count(row["points"]),
+            count(row["arc_slots"]),
             count(row["slots"]),
             f"{row['slots'] / SLOT_COUNT:.2%}",
             count(row["fair_slots"]),

@@ -1,0 +1,151 @@
+"""How fast slots move from three shards to a fourth, against `valkey-cli --cluster rebalance`.
+
+Each contender gets its own fresh servers with the same keys.  valkey-cli goes first; ours then
+moves exactly the slots that it moved, in slices of the length the controller uses.  The two rows
+beside the ratio say what would otherwise be asked: valkey-cli with a larger pipeline, and ours when
+every shard has a replica that must have each key and each change of owner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from shardcluster.actions import Move
+from shardcluster.slots import key_slot
+from shardcluster_runtime.migrate import move_slots
+from shardcluster_runtime.wire import Credentials
+from tests.cluster.mini_cluster import MiniCluster, eventually, mini_cluster, server_binary
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from shardcluster.slots import SlotSet
+
+__all__ = ["run"]
+
+KEYS = 400_000
+VALUE_BYTES = 100
+OWNERS, MASTERS = 3, 4
+LOAD_CHUNK = 20_000
+SLICE_S = 1.0
+RATIO_LEAST = 8.0
+WIDE_PIPELINE = 100
+CLI_DEADLINE_S = 300.0
+OPTIONS = ("--appendonly", "no")
+
+Taken = dict[str, "SlotSet"]  # the slots that the new shard got, by the name of who had them
+
+
+def run() -> list[dict[str, Any]]:
+    """The rows of the table."""
+    return asyncio.run(_run())
+
+
+async def _run() -> list[dict[str, Any]]:
+    keys, cli_s, taken = await _by_cli(())
+    cli = keys / cli_s
+    moved, ours_s = await _by_us(taken, replicas=0)
+    assert moved == keys, f"{moved} keys moved where valkey-cli moved {keys}"
+    ours = moved / ours_s
+    wide_keys, wide_s, _ = await _by_cli(("--cluster-pipeline", str(WIDE_PIPELINE)))
+    with_replicas, with_replicas_s = await _by_us(taken, replicas=1)
+    slots = sum(len(found) for found in taken.values())
+    return [
+        {
+            "measure": f"moving slots {OWNERS}→{MASTERS} shards, {KEYS // 1000}k keys ×"
+            f" {VALUE_BYTES} B, against valkey-cli rebalance",
+            "value": f"{ours / cli:.1f}×",
+            "limit": f"≥ {RATIO_LEAST:g}×",
+            "ok": ours / cli >= RATIO_LEAST,
+            "detail": f"{slots} slots, {keys} keys: {ours:,.0f} keys/s in {ours_s:.2f} s,"
+            f" valkey-cli {cli:,.0f} keys/s in {cli_s:.1f} s",
+        },
+        {
+            "measure": f"… against valkey-cli rebalance --cluster-pipeline {WIDE_PIPELINE}",
+            "value": f"{ours * wide_s / wide_keys:.1f}×",
+            "limit": "reported",
+            "ok": True,
+            "detail": f"valkey-cli {wide_keys / wide_s:,.0f} keys/s",
+        },
+        {
+            "measure": "… with a replica in each shard",
+            "value": f"{with_replicas / with_replicas_s:,.0f} keys/s",
+            "limit": "reported",
+            "ok": True,
+            "detail": f"{with_replicas} keys in {with_replicas_s:.2f} s",
+        },
+    ]
+
+
+@asynccontextmanager
+async def _loaded(replicas: int) -> AsyncIterator[MiniCluster]:
+    async with mini_cluster(MASTERS, owners=OWNERS, replicas=replicas, options=OPTIONS) as cluster:
+        owner = {slot: node for node in cluster.masters for slot in await node.slots()}
+        value = b"x" * VALUE_BYTES
+        for start in range(0, KEYS, LOAD_CHUNK):
+            futures = []
+            for index in range(start, start + LOAD_CHUNK):
+                key = b"key:%d" % index
+                connection = owner[key_slot(key)].connection
+                assert connection is not None
+                futures.append(connection.send("SET", key, value))
+            for future in futures:
+                assert await future == b"OK"
+        yield cluster
+
+
+async def _by_cli(options: tuple[str, ...]) -> tuple[int, float, Taken]:
+    """Keys moved, seconds, and which slots it took from whom."""
+    async with _loaded(0) as cluster:
+        before = {node.name: await node.slots() for node in cluster.masters}
+        began_s = time.perf_counter()
+        process = await asyncio.create_subprocess_exec(
+            server_binary("valkey-cli"), "--cluster", "rebalance",
+            f"127.0.0.1:{cluster.masters[0].port}", "--cluster-use-empty-masters",
+            "--cluster-threshold", "1", *options,
+            stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        code = await asyncio.wait_for(process.wait(), CLI_DEADLINE_S)
+        took_s = time.perf_counter() - began_s
+        assert code == 0, f"valkey-cli ended with {code}"
+        await eventually(cluster.one_owner_each, "valkey-cli's move is agreed on")
+        got = await cluster.masters[-1].slots()
+        taken = {name: slots & got for name, slots in before.items() if slots & got}
+        return await cluster.masters[-1].call("DBSIZE"), took_s, taken
+
+
+async def _by_us(taken: Mapping[str, SlotSet], *, replicas: int) -> tuple[int, float]:
+    """Keys moved and seconds."""
+    async with _loaded(replicas) as cluster:
+        target = cluster.masters[-1]
+        moves = [Move(slot, name, target.name) for name, slots in taken.items() for slot in slots]
+        moves.sort(key=lambda move: move.slot)
+        peers = {node.name: node.peer() for node in cluster.masters}
+        began_s = time.perf_counter()
+        rest = moves
+        while rest:
+            result = await move_slots(
+                rest,
+                peers,
+                list(peers.values()),
+                budget_s=SLICE_S,
+                keys_per_second=0,
+                stop=asyncio.Event(),
+                credentials=Credentials(),
+            )
+            assert result.moved_slots, result.stopped or result.failures
+            done = set(result.moved_slots)
+            rest = [move for move in rest if move.slot not in done]
+        took_s = time.perf_counter() - began_s
+        await eventually(cluster.one_owner_each, "our move is agreed on")
+        assert set(await target.slots()) == {move.slot for move in moves}
+        return await target.call("DBSIZE"), took_s
+
+
+if __name__ == "__main__":
+    for row in run():
+        print(row)
