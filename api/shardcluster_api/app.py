@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote_to_bytes
 
 import flask
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.routing import BaseConverter
 
 from shardcluster_api.answers import Request, error_answer
@@ -35,6 +35,7 @@ __all__ = ["BackgroundBridge", "Bridge", "LoopBridge", "create_app"]
 
 BRIDGE_TIMEOUT_S = 4 * REQUEST_DEADLINE_S  # only a bug takes so long
 START_WAIT_S = 3.0  # the first request of a fresh worker waits for the slot map so long
+NO_CONTENT = 204
 _CODES = {
     400: "BadRequest",
     404: "NotFound",
@@ -164,13 +165,17 @@ def _view(operation: Operation, bridge: Bridge) -> Callable[..., flask.Response]
 
     def view(**_: str) -> flask.Response:
         request = flask.request
-        request.max_content_length = operation.body_bytes_max
+        # One more than allowed: a chunked body over werkzeug's limit is cut off there, silently.
+        request.max_content_length = operation.body_bytes_max + 1
+        body = request.get_data(cache=False)
+        if len(body) > operation.body_bytes_max:
+            raise RequestEntityTooLarge
         asked = heads[0] if heads and request.method == "HEAD" else operation
         return _response(
             bridge.answer(
                 asked,
                 Request(
-                    body=request.get_data(cache=False),
+                    body=body,
                     query=request.query_string.decode("latin-1"),
                     key=_raw_key(request.environ) if "{key}" in operation.path else b"",
                 ),
@@ -209,7 +214,7 @@ def _refuse_other_sites() -> flask.Response | None:
 
 def _response(answer: Answer) -> flask.Response:
     response = flask.Response(answer.body, answer.status, content_type=answer.content_type)
-    if not answer.body:
+    if answer.status == NO_CONTENT:
         response.headers.pop("Content-Type", None)
     response.headers.extend(answer.headers)
     return response

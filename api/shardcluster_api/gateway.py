@@ -56,6 +56,7 @@ class Gateway:
         self._served_once = False
         self._following: asyncio.Task[None] | None = None
         self.metrics.watch("in_flight", "Operations under way", lambda: self.in_flight)
+        self.metrics.watch("buffered_bytes", "Bodies held", lambda: self.buffered_bytes)
         self.metrics.watch("map_version", "Slot map", lambda: self.topology.map.version)
         self.metrics.watch("ready", "1 when it serves", lambda: float(not self.unready()))
         self.metrics.watch("nodes_connected", "Nodes with a connection", self._connected)

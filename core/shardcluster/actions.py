@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from shardcluster.slots import SlotSet
+if TYPE_CHECKING:
+    from shardcluster.slots import SlotSet
 
 __all__ = [
     "Action", "AddSlots", "Configure", "Decision", "Failover", "FailoverMode", "Fence", "Forget",
@@ -164,7 +166,7 @@ class StabilizeSlot:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Take nodes that own no slots out of `shard`: check, reset, forget, scale the shard to `keep`."""
+    """Take slotless nodes out of `shard`: check, reset, forget, scale the shard to `keep`."""
 
     shard: str
     nodes: tuple[str, ...]

@@ -43,10 +43,10 @@ def parse_cluster_nodes(text: str) -> ClusterNodes:
     importing: list[OpenSlot] = []
     for line in text.splitlines():
         fields = line.split(" ", 8)
-        if len(fields) < 8:  # noqa: PLR2004 - the format's own number of columns
+        if len(fields) < 8:
             message = f"not a line of CLUSTER NODES: {line[:120]!r}"
             raise ValueError(message)
-        slot_text = fields[8] if len(fields) > 8 else ""  # noqa: PLR2004
+        slot_text = fields[8] if len(fields) > 8 else ""
         if "[" in slot_text:
             for slot, arrow, other in _OPEN_SLOT.findall(slot_text):
                 (migrating if arrow == ">" else importing).append(OpenSlot(int(slot), other))

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from shardcluster.slots import SlotSet
+if TYPE_CHECKING:
+    from shardcluster.slots import SlotSet
 
 __all__ = ["Address", "NodeView", "Observed", "ObservedNode", "OpenSlot", "PeerView", "Role"]
 

@@ -11,11 +11,11 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shardcluster.observed import Role
+from shardcluster.observed import ObservedNode, Role
 from shardcluster.slots import SLOT_COUNT, SlotSet
 
 if TYPE_CHECKING:
-    from shardcluster.observed import NodeView, Observed, ObservedNode, PeerView
+    from shardcluster.observed import Address, NodeView, Observed, PeerView
     from shardcluster.spec import Spec
 
 __all__ = ["Picture", "ShardPicture", "draw"]
@@ -36,9 +36,7 @@ class ShardPicture:
     def replicas(self) -> tuple[ObservedNode, ...]:
         """Answering nodes that follow the shard's owner or leader."""
         return tuple(
-            node
-            for node in self.nodes
-            if node.view is not None and node.view.role is Role.REPLICA
+            node for node in self.nodes if node.view is not None and node.view.role is Role.REPLICA
         )
 
 
@@ -62,7 +60,7 @@ class Picture:
 
     @functools.cached_property
     def hub(self) -> ObservedNode | None:
-        """The answering node through which others are introduced: of those with slots, the best known."""
+        """The node through which others are introduced: of those with slots, the best known."""
         own = self.names.keys()
 
         def rank(node: ObservedNode) -> tuple[bool, int]:
@@ -117,8 +115,8 @@ def draw(spec: Spec, observed: Observed) -> Picture:
     """Put an observation in order; never fails, whatever was seen."""
     answering = [node for node in observed.nodes if node.view is not None]
     ids = _ids(observed, answering)
-    names = {node_id: name for name, node_id in ids.items()}
-    owned, contested = _ownership(answering)
+    members = _members(answering)
+    owned, contested = _ownership(members)
     everything = SlotSet()
     for slots in owned.values():
         everything |= slots
@@ -126,8 +124,11 @@ def draw(spec: Spec, observed: Observed) -> Picture:
     by_shard: dict[str, list[ObservedNode]] = {}
     for node in observed.nodes:
         by_shard.setdefault(node.shard, []).append(node)
+    vanished = _vanished_owners(observed, members, ids, owned)
+    ids |= {node.name: node.known_id or "" for node in vanished.values()}
+    names = {node_id: name for name, node_id in ids.items()}
     shards = tuple(
-        _shard(name, tuple(nodes), ids, owned, wanted=name in wanted)
+        _shard(name, tuple(nodes), ids, owned, wanted=name in wanted, vanished=vanished.get(name))
         for name, nodes in by_shard.items()
     )
     return Picture(
@@ -140,15 +141,81 @@ def _ids(observed: Observed, answering: list[ObservedNode]) -> dict[str, str]:
     taken = set(ids.values())
     if len(ids) == len(observed.nodes):
         return ids
-    at_address = {peer.address: peer.node_id for node in answering for peer in _view(node).peers}
+    at_address = _last_heard_at(
+        {node.address for node in observed.nodes if node.view is None and not node.known_id},
+        answering,
+    )
     for node in observed.nodes:
         if node.view is not None:
             continue
-        guess = node.known_id or (node.address and at_address.get(node.address))
+        guess = node.known_id or at_address.get(node.address)
         if guess and guess not in taken:
             ids[node.name] = guess
             taken.add(guess)
     return ids
+
+
+def _last_heard_at(
+    addresses: set[Address | None], answering: list[ObservedNode]
+) -> dict[Address | None, str]:
+    """Whom the nodes heard last at each address; an earlier node there may linger in a view."""
+    found: dict[Address | None, PeerView] = {}
+    for node in answering if addresses else ():
+        for peer in _view(node).peers:
+            if peer.address in addresses and "handshake" not in peer.flags:
+                other = found.setdefault(peer.address, peer)
+                if (peer.pong_ms, peer.node_id) > (other.pong_ms, other.node_id):
+                    found[peer.address] = peer
+    return {address: peer.node_id for address, peer in found.items()}
+
+
+def _members(answering: list[ObservedNode]) -> list[ObservedNode]:
+    """Nodes that know another answering node or are known by one; all, when nobody is.
+
+    What a lone one claims beside them is its own affair, of another cluster perhaps.
+    """
+    ids = {_view(node).node_id for node in answering}
+    if answering and ids <= {peer.node_id for peer in _view(answering[0]).peers}:
+        return answering  # the usual case, told cheaply
+    joined: set[str] = set()
+    for node in answering:
+        view = _view(node)
+        others = ids & {peer.node_id for peer in view.peers} - {view.node_id}
+        if others:
+            joined |= others | {view.node_id}
+    return [node for node in answering if _view(node).node_id in joined] or answering
+
+
+def _vanished_owners(
+    observed: Observed,
+    members: list[ObservedNode],
+    ids: dict[str, str],
+    owned: dict[str, SlotSet],
+) -> dict[str, ObservedNode]:
+    """By shard: the owner of slots whom a replica follows and whose id no place has any more.
+
+    Its place came back under another id (its disk is gone).  It stands in as a node that does not
+    answer, so that its replica is seen as what it is: the one that holds the shard's data.
+    """
+    known = set(ids.values())
+    found: dict[str, ObservedNode] = {}
+    for node in members:
+        master_id = _view(node).master_id
+        if master_id is None or master_id in known or master_id not in owned:
+            continue
+        lines = [peer for other in members for peer in _view(other).peers if peer.node_id == master_id]
+        address = lines[0].address
+        found[node.shard] = ObservedNode(
+            name=f"node {master_id[:8]}",
+            shard=node.shard,
+            ordinal=len(observed.nodes),
+            address=address,
+            # A place runs one process: who answers there now has taken the place of the old one.
+            ended=any(other.address == address for other in members),
+            silent_ms=observed.now_ms - max(line.pong_ms for line in lines),
+            known_id=master_id,
+        )
+    return found
 
 
 def _ownership(answering: list[ObservedNode]) -> tuple[dict[str, SlotSet], SlotSet]:
@@ -195,10 +262,11 @@ def _shard(
     owned: dict[str, SlotSet],
     *,
     wanted: bool,
+    vanished: ObservedNode | None,
 ) -> ShardPicture:
     slots = SlotSet()
     owners: list[tuple[int, ObservedNode]] = []
-    for node in nodes:
+    for node in (*nodes, vanished) if vanished else nodes:
         mine = owned.get(ids.get(node.name, ""), SlotSet())
         slots |= mine
         if mine:
@@ -212,9 +280,7 @@ def _shard(
 
 def _leader(nodes: tuple[ObservedNode, ...], ids: dict[str, str]) -> ObservedNode | None:
     """The master of a shard without slots: whom its nodes follow, else the lowest ordinal."""
-    masters = [
-        node for node in nodes if node.view is not None and node.view.role is Role.MASTER
-    ]
+    masters = [node for node in nodes if node.view is not None and node.view.role is Role.MASTER]
     followed = {node.view.master_id for node in nodes if node.view is not None}
     return next(
         (node for node in masters if ids[node.name] in followed), masters[0] if masters else None

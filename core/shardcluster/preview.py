@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from shardcluster.decide.ownership import owned_by_shard, wanted_ownership
 from shardcluster.names import node_name
-from shardcluster.slots import SlotSet
 
 if TYPE_CHECKING:
     from shardcluster.picture import Picture
+    from shardcluster.slots import SlotSet
     from shardcluster.spec import Spec
 
 __all__ = ["Preview", "preview"]

@@ -1,4 +1,4 @@
-"""Which shard owns which slot: consistent hashing with virtual nodes, bounded loads, and stickiness.
+"""Which shard owns which slot: consistent hashing, virtual nodes, bounded loads, stickiness.
 
 Law: pure and the same on every machine.  Each shard owns its fair share ± `load_bound`, or ± one
 slot, whichever is more (the band); and as few slots move as can reach the band.
@@ -9,8 +9,8 @@ is linear in its number: keys are hashed to slots already, and hashed positions 
 shard's slots over thousands of ranges, which the engine and every client read as ranges.
 
 A slot belongs to the first shard clockwise that has room: consistent hashing with bounded loads
-(Mirrokni, Thorup, Zadimoghaddam, arXiv 1608.01350).  Here loads are bounded from below as well: with
-an upper bound alone a shard added to fifty would stay nearly empty.
+(Mirrokni, Thorup, Zadimoghaddam, arXiv 1608.01350).  Here loads are bounded from below as well:
+with an upper bound alone a shard added to fifty would stay nearly empty.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def fair_band(
     return band
 
 
-def plan_ownership(  # noqa: PLR0913 - the whole question, each part named at the call
+def plan_ownership(
     weights: Mapping[str, float],
     owned: Mapping[str, SlotSet],
     *,
@@ -88,7 +88,9 @@ def ring_first(
 ) -> list[str]:
     """For each slot the shard that the bare ring, without bounds, gives it to."""
     names = sorted(weights)
-    ring = _Ring.of(tuple((name, _count(weights[name], virtual_nodes)) for name in names), slot_count)
+    ring = _Ring.of(
+        tuple((name, _count(weights[name], virtual_nodes)) for name in names), slot_count
+    )
     return [names[ring.owners[point]] for point in ring.successors]
 
 
@@ -236,7 +238,7 @@ class _Plan:
         return sum(max(0, load - most) for most, load in zip(self.most, self.load, strict=True))
 
     def _place_unowned(self) -> None:
-        """Give every unowned slot to the first shard with room, keeping enough for those in need."""
+        """Unowned slots go to the first shard with room, keeping enough for those in need."""
         pool = [slot for slot, shard in enumerate(self.owner) if shard == _NOBODY]
         free = sum(self.cost[slot] for slot in pool) - self._deficit()
         has_room = [load < most for load, most in zip(self.load, self.most, strict=True)]
@@ -273,7 +275,7 @@ class _Plan:
                     break  # with costs other than 1 the band may be out of reach
 
     def _nearest(self, shard: int) -> Iterator[int]:
-        """All slots by the number of points between them and the shard's next point, then by slot."""
+        """Slots by the number of points between them and the shard's next point, then by slot."""
         owners = self.ring.owners
         ends = [point for point, owner in enumerate(owners) if owner == shard]
         hops = 0

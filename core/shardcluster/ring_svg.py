@@ -37,7 +37,9 @@ def shard_colour(name: str) -> str:
     """A colour that reads on light and dark, by the shard's number (or its name's hash)."""
     digits = name.rpartition("-")[2]
     number = (
-        int(digits) if digits.isdigit() else hashlib.blake2b(name.encode(), digest_size=1).digest()[0]
+        int(digits)
+        if digits.isdigit()
+        else hashlib.blake2b(name.encode(), digest_size=1).digest()[0]
     )
     hue = number * GOLDEN_ANGLE % 360
     lightness = 48 + 10 * (number // 8 % 2)
@@ -87,8 +89,9 @@ def _arc(first: int, end: int, attributes: str) -> str:
     if end - first == SLOT_COUNT:
         half = SLOT_COUNT // 2
         return _arc(0, half, attributes) + _arc(half, SLOT_COUNT, attributes)
+    centre = RING_SIZE / 2
     points = [
-        f"{RING_SIZE / 2 + radius * math.sin(angle):.2f} {RING_SIZE / 2 - radius * math.cos(angle):.2f}"
+        f"{centre + radius * math.sin(angle):.2f} {centre - radius * math.cos(angle):.2f}"
         for radius, slot in (
             (RADIUS_OUTER, first), (RADIUS_OUTER, end), (RADIUS_INNER, end), (RADIUS_INNER, first),
         )

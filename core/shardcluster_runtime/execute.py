@@ -135,7 +135,9 @@ class Executor:
             ranges = slots.ranges()
             for start in range(0, len(ranges), RANGES_PER_COMMAND_MAX):
                 bounds = [
-                    bound for pair in ranges[start : start + RANGES_PER_COMMAND_MAX] for bound in pair
+                    bound
+                    for pair in ranges[start : start + RANGES_PER_COMMAND_MAX]
+                    for bound in pair
                 ]
                 await self._call(node, "CLUSTER", "ADDSLOTSRANGE", *bounds)
 
@@ -228,7 +230,9 @@ class Executor:
         self.on_moved(result)
         if result.failures:
             slot, sentence = result.failures[0]
-            message = f"{len(result.failures)} slots could not be moved now; slot {slot}: {sentence}"
+            message = (
+                f"{len(result.failures)} slots could not be moved now; slot {slot}: {sentence}"
+            )
             raise ActionFailed(message)
 
     async def _mover(self, node: ObservedNode) -> NodeConnection:

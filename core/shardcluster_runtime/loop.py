@@ -18,8 +18,8 @@ import hiredis
 from shardcluster import edits
 from shardcluster.actions import Decision, MoveSlots, Wait
 from shardcluster.decide import decide_on
-from shardcluster.decide.timing import SOON_S
 from shardcluster.decide.settings import wanted_settings
+from shardcluster.decide.timing import SOON_S
 from shardcluster.picture import Picture, draw
 from shardcluster.preview import preview
 from shardcluster.spec import Spec, parse
@@ -116,7 +116,6 @@ class Controller:
                 self._tell("PlatformUnable", str(error))
                 wait_s = RETRY_S
             except Exception:
-                # A bug must not end the loop that fails over; it is loud in log and status.
                 _log.exception("a pass of the control loop failed")
                 self._tell("InternalError", "A pass of the control loop failed; see the log.")
                 wait_s = RETRY_S
@@ -248,8 +247,9 @@ class Controller:
         spare = await self._platform.spare_nodes()
         needed = 1 + spec.replicas_per_shard
         if spare is not None and spare < needed:
+            code = "NoSpareNode"
             raise edits.EditError(
-                "NoSpareNode",
+                code,
                 f"A new shard needs {needed} spare nodes and there are {spare}: start more first.",
             )
 

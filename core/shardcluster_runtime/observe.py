@@ -52,7 +52,11 @@ class Observer:
     """Keeps the connections and turns one round of answers into an `Observed`."""
 
     def __init__(
-        self, platform: Platform, wake: Callable[[], None], *, clock: Callable[[], float] = time.time
+        self,
+        platform: Platform,
+        wake: Callable[[], None],
+        *,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """`wake` is called in the moment a node's connection ends; `clock` gives Unix time, s."""
         self._platform = platform
@@ -222,7 +226,7 @@ def _view(replies: list[Any]) -> NodeView:
     nodes = parse_cluster_nodes(replies[0].decode())
     cluster = parse_info(replies[1].decode())
     info = parse_info(replies[2].decode(errors="replace"))
-    config = [value.decode(errors="replace") for value in replies[4]] if len(replies) > 4 else []  # noqa: PLR2004
+    config = [value.decode(errors="replace") for value in replies[4]] if len(replies) > 4 else []
     myself = next((peer for peer in nodes.peers if "myself" in peer.flags), None)
     if myself is None:
         message = "CLUSTER NODES without the node itself"

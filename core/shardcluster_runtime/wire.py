@@ -72,7 +72,9 @@ class Credentials:
 class NodeConnection(asyncio.Protocol):
     """A pipelined RESP connection; make one with `open`."""
 
-    def __init__(self, address: Address, on_closed: Callable[[NodeConnection], None] | None) -> None:
+    def __init__(
+        self, address: Address, on_closed: Callable[[NodeConnection], None] | None
+    ) -> None:
         """Use `open`, which also connects and logs in."""
         self.address = address
         self.closed = False
@@ -119,7 +121,7 @@ class NodeConnection(asyncio.Protocol):
         return len(self._waiting)
 
     def send(self, *command: Argument) -> asyncio.Future[Any]:
-        """Queue a command; the future yields the reply, error replies as `hiredis.ReplyError` values.
+        """Queue a command; the future yields the reply, an error as a `hiredis.ReplyError` value.
 
         Raises ConnectionLost(sent=False) on a closed connection and Overloaded over the limit.
         """
@@ -142,7 +144,7 @@ class NodeConnection(asyncio.Protocol):
         return future
 
     async def call(self, *command: Argument, timeout_s: float | None = None) -> Any:
-        """Send and wait; raises NodeReplyError for an error reply, TimeoutError after `timeout_s`."""
+        """Send and wait; raises NodeReplyError for an error reply, TimeoutError when late."""
         async with asyncio.timeout(timeout_s):
             return _raised(await self.send(*command))
 

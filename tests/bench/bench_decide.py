@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from shardcluster.decide import decide
 from shardcluster.actions import Reason
+from shardcluster.decide import decide
 from shardcluster.names import node_name, shard_name
 from shardcluster.observed import Address, NodeView, Observed, ObservedNode, PeerView, Role
 from shardcluster.ring import plan_ownership

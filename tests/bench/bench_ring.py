@@ -23,7 +23,13 @@ def _equal(count: int) -> dict[str, float]:
 
 def run() -> list[dict[str, Any]]:
     """The rows of the table."""
-    return [_spread(), _moves("added", grow=True), _moves("removed", grow=False), _time(), _ranges()]
+    return [
+        _spread(),
+        _moves("added", grow=True),
+        _moves("removed", grow=False),
+        _time(),
+        _ranges(),
+    ]
 
 
 def _spread() -> dict[str, Any]:
@@ -59,7 +65,7 @@ def _moves(word: str, *, grow: bool) -> dict[str, Any]:
     worst = max(ratios, key=lambda count: ratios[count])
     mean = statistics.mean(ratios.values())
     return {
-        "measure": f"moves on one {word} shard against the least that reaches the band, 3–64 shards",
+        "measure": f"moves on one {word} shard against the least possible, 3–64 shards",
         "value": f"{mean:.3f}× mean",
         "limit": f"≤ {MOVES_LIMIT}×",
         "ok": mean <= MOVES_LIMIT,

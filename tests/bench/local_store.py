@@ -72,9 +72,11 @@ class LocalStore:
     def calm(self, shards: int) -> State:
         """Wait until nothing is left to do and every node is up."""
         return self.until(
-            lambda state: state["reason"] == "Idle"
-            and sum(shard["slots"] > 0 for shard in state["shards"]) == shards
-            and all(node["health"] == "Up" and node["link_up"] for node in state["nodes"])
+            lambda state: (
+                state["reason"] == "Idle"
+                and sum(shard["slots"] > 0 for shard in state["shards"]) == shards
+                and all(node["health"] == "Up" and node["link_up"] for node in state["nodes"])
+            )
         )
 
     def key_of(self, shard: str) -> str:
@@ -113,7 +115,7 @@ def _wait_ready(store: LocalStore, process: subprocess.Popen[bytes]) -> None:
     ends_s = time.monotonic() + READY_DEADLINE_S
     while time.monotonic() < ends_s and process.poll() is None:
         with contextlib.suppress(OSError, http.client.HTTPException):
-            if store.ask("GET", "/readyz")[0] == 200:  # noqa: PLR2004
+            if store.ask("GET", "/readyz")[0] == 200:
                 return
         time.sleep(0.1)
     message = "shardctl up did not become ready"

@@ -58,7 +58,7 @@ class _Load:
 
     async def put(self, session: aiohttp.ClientSession, key: int, number: int) -> None:
         async with session.put(f"{self.url}/v1/keys/steady-{key}", data=str(number)) as answer:
-            if answer.status >= 300:  # noqa: PLR2004
+            if answer.status >= 300:
                 self.failed.append(f"PUT {answer.status}: {await answer.text()}")
                 raise aiohttp.ClientPayloadError
 
@@ -66,10 +66,15 @@ class _Load:
         took_s, self.took_s = self.took_s, []
         failed, self.failed = self.failed, []
         centiles = statistics.quantiles(took_s, n=1000)
-        return json.dumps(
-            {"requests": len(took_s), "p50_ms": centiles[499] * 1000, "p99_ms": centiles[989] * 1000,
-             "max_ms": max(took_s) * 1000, "failed": len(failed), "first_failures": failed[:3]}
-        )  # fmt: skip
+        figures = {
+            "requests": len(took_s),
+            "p50_ms": centiles[499] * 1000,
+            "p99_ms": centiles[989] * 1000,
+            "max_ms": max(took_s) * 1000,
+            "failed": len(failed),
+            "first_failures": failed[:3],
+        }
+        return json.dumps(figures)
 
     async def lost(self, session: aiohttp.ClientSession) -> int:
         lost = 0
@@ -77,7 +82,7 @@ class _Load:
             url = f"{self.url}/v1/keys/steady-{key}?consistency=strong"
             async with session.get(url) as answer:
                 body = await answer.read()
-                found = answer.status == 200 and acknowledged <= int(body) <= self.tried[key]  # noqa: PLR2004
+                found = answer.status == 200 and acknowledged <= int(body) <= self.tried[key]
                 lost += not found
         return lost
 

@@ -65,7 +65,7 @@ if __name__ == "__main__":
         asyncio.run(
             _main(
                 Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]),
-                int(sys.argv[4]) if len(sys.argv) > 4 else 0,  # noqa: PLR2004
+                int(sys.argv[4]) if len(sys.argv) > 4 else 0,
             )
         )
     )  # fmt: skip

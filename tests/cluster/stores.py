@@ -125,6 +125,10 @@ class Store:
         """A shard of the state document."""
         return next(shard for shard in self.state["shards"] if shard["name"] == name)
 
+    def slots(self, shard: str) -> int:
+        """How many slots the shard owns; 0 while there is no such shard."""
+        return sum(found["slots"] for found in self.state["shards"] if found["name"] == shard)
+
     def master_port(self, shard: str) -> int:
         """Where the shard's master listens."""
         port: int = self.node(self.shard(shard)["master"])["port"]

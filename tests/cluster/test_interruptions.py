@@ -1,4 +1,4 @@
-"""The controller is killed (SIGKILL) before every single action, and in the middle of one; then another ends the work.
+"""The controller is killed before every single action, and amid one; another ends the work.
 
 The nodes outlive their controller.  Each round kills at the next action, lets a second controller
 finish, and looks at every key.  The rounds end when an operation finishes without being killed, so

@@ -3,8 +3,8 @@
 Each key is a register: its writer writes 1, 2, 3 … .  A write that failed may or may not have been
 applied, so a key may hold any value from the last acknowledged one to the last one tried.
 
-It is redis-py's synchronous cluster client, one in each thread: the asynchronous one may send ASKING
-and the command that it is meant for on two different connections, and then runs in circles.
+It is redis-py's synchronous cluster client, one in each thread: the asynchronous one may send
+ASKING and the command it is meant for on two different connections, and then runs in circles.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import itertools
 import threading
 import time
 from dataclasses import dataclass, field
+from typing import Self
 
 import redis
 from redis.backoff import ConstantBackoff
@@ -40,7 +41,7 @@ class Traffic:
     _ending: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
 
-    async def __aenter__(self) -> Traffic:
+    async def __aenter__(self) -> Self:
         """Begin."""
         self._threads = [
             threading.Thread(target=self._write, args=(number,)) for number in range(WRITERS)

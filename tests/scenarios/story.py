@@ -216,6 +216,12 @@ class Teller:
             self.cluster.begin(name, fresh=True)
         self.cluster.tick(10)
 
+    def do_begin_elsewhere(self, *names: str) -> None:
+        """The same at other addresses."""
+        for name in names:
+            self.cluster.move_to_new_address(name)
+        self.do_begin_fresh(*names)
+
     def do_restart_all(self, *words: str) -> None:
         """Every node ends and starts; `addresses=new`: at other addresses, with a new controller."""
         for name in list(self.cluster.nodes):

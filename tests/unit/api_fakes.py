@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import deque
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import hiredis
+
 from shardcluster.observed import Address
 from shardcluster_api.answers import Request
 from shardcluster_api.gateway import Gateway
@@ -18,6 +18,7 @@ from shardcluster_api.operations import OPERATIONS
 from shardcluster_api.settings import Settings
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import AsyncIterator, Callable
 
     from shardcluster_api.answers import Answer

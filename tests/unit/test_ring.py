@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,9 @@ from hypothesis import strategies as st
 from shardcluster.ring import explain, fair_band, plan_ownership, ring_first
 from shardcluster.slots import SLOT_COUNT, SlotSet
 from tests.unit.slow_ring import slow_plan
+
+if TYPE_CHECKING:
+    import random
 
 SMALL = 96  # slots in the property tests
 FEW_POINTS = 4  # virtual nodes in the property tests
@@ -40,7 +44,9 @@ def least_moves(
     return max(homeless + excess, deficit)
 
 
-def check(plan: dict[str, SlotSet], weights: dict[str, float], slot_count: int = SLOT_COUNT) -> None:
+def check(
+    plan: dict[str, SlotSet], weights: dict[str, float], slot_count: int = SLOT_COUNT
+) -> None:
     """Every slot once, every shard within its band."""
     assert plan.keys() == weights.keys()
     assert sum(map(len, plan.values())) == slot_count
@@ -123,7 +129,9 @@ class TestPlan:
 
     @given(weights_maps, ownerships, st.randoms(use_true_random=False))
     @settings(max_examples=200, deadline=None)
-    def test_from_half_way_no_slot_moves_twice(self, weights, owned, rng) -> None:  # type: ignore[no-untyped-def]
+    def test_from_half_way_no_slot_moves_twice(
+        self, weights: dict[str, float], owned: dict[str, SlotSet], rng: random.Random
+    ) -> None:
         """Some of the moves done in any order: the rest are as many as were left."""
         plan = plan_ownership(weights, owned, virtual_nodes=FEW_POINTS, slot_count=SMALL)
         moves = [
@@ -155,10 +163,11 @@ class TestPlan:
 
     def test_the_same_input_gives_the_same_plan_in_another_process(self) -> None:
         """Whatever Python's hash seed is."""
-        script = (
-            "from shardcluster.ring import plan_ownership as p;"
-            "print(sorted((n, str(s)) for n, s in p({'shard-%d' % i: 1.0 for i in range(5)}, {}).items()))"
-        )
+        script = """if True:
+            from shardcluster.ring import plan_ownership
+            plan = plan_ownership({f"shard-{number}": 1.0 for number in range(5)}, {})
+            print(sorted((name, str(slots)) for name, slots in plan.items()))
+        """
         printed = {
             subprocess.run(
                 [sys.executable, "-c", script], env={"PYTHONHASHSEED": seed}, check=True,
@@ -172,9 +181,7 @@ class TestPlan:
     def test_the_bound_may_be_on_the_cost_of_slots(self) -> None:
         """A slot that costs more than the others together leaves its owner little else."""
         cost = [100] + [1] * (SMALL - 1)
-        plan = plan_ownership(
-            equal(2), {}, virtual_nodes=FEW_POINTS, slot_count=SMALL, cost=cost
-        )
+        plan = plan_ownership(equal(2), {}, virtual_nodes=FEW_POINTS, slot_count=SMALL, cost=cost)
         heavy = next(name for name, slots in plan.items() if 0 in slots)
         loads = {name: sum(cost[slot] for slot in slots) for name, slots in plan.items()}
         assert len(plan[heavy]) == 1

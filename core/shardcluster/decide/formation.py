@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from shardcluster.actions import AddSlots, Decision, Reason, Wait
 from shardcluster.decide.ownership import owned_by_shard, wanted_ownership
 from shardcluster.decide.timing import SOON_S
+from shardcluster.decide.views import outsiders
 
 if TYPE_CHECKING:
     from shardcluster.picture import Picture
@@ -28,6 +29,8 @@ def formation(picture: Picture) -> Decision | None:
     if silent or any(picture.shard(name) is None for name in wanted):
         return _wait(f"{len(picture.unowned)} slots have no owner; waiting for every node to answer"
                      f" ({', '.join(silent[:3]) or 'starting'}).")  # fmt: skip
+    if outsiders(picture):
+        return None  # one with foreign data, whom `foreign_nodes` told of, is given nothing
     anew = picture.observed.formed_before and not picture.owned
     if anew and not spec.memory_only:
         return _stop(
@@ -36,7 +39,7 @@ def formation(picture: Picture) -> Decision | None:
             " formed anew over what may come back. Bring the volumes back, or remove the store.",
         )
     keys = sum(node.view.keys for node in picture.answering if node.view is not None)
-    if keys and not spec.memory_only:
+    if keys and not (spec.memory_only and picture.observed.formed_before):
         return _stop(
             Reason.SHARD_LOST,
             f"{len(picture.unowned)} slots have no owner while the nodes hold {keys} keys: they are"

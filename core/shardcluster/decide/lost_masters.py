@@ -127,6 +127,13 @@ def _dead(picture: Picture, shard: ShardPicture, owner: ObservedNode, proof: str
             f"{lost}; {replica.name} takes over by vote.",
             healthy=False,
         )
+    return _take_over(picture, owner, replica, lost)
+
+
+def _take_over(
+    picture: Picture, owner: ObservedNode, replica: ObservedNode, lost: str
+) -> Decision:
+    """Without a majority: only once the old master's process is proven gone."""
     if owner.ended:
         return Decision(
             Failover(replica.name, FailoverMode.TAKEOVER),
@@ -134,11 +141,7 @@ def _dead(picture: Picture, shard: ShardPicture, owner: ObservedNode, proof: str
             f"{lost}; no majority of masters is left to vote, {replica.name} takes over.",
             healthy=False,
         )
-    return _fence_or_wait(picture, owner, lost)
-
-
-def _fence_or_wait(picture: Picture, owner: ObservedNode, lost: str) -> Decision:
-    if picture.observed.can_fence:
+    if picture.observed.can_fence and owner in picture.observed.nodes:
         return Decision(
             Fence(owner.name),
             Reason.FENCING,
@@ -175,11 +178,12 @@ def _without_replica(
             " the shard's data.",
             healthy=False,
         )
-    if owner.ended and picture.observed.can_restart:
+    if owner.ended and picture.observed.can_restart and owner in picture.observed.nodes:
+        lost_too = "its data is lost, for there is no storage; " if picture.spec.memory_only else ""
         return Decision(
             RestartNode(owner.name, fresh=False),
-            Reason.MASTER_RESTARTING,
-            f"{lost} and no replica holds its data: it is started again.",
+            Reason.SHARD_LOST if lost_too else Reason.MASTER_RESTARTING,
+            f"{lost} and no replica holds its data: {lost_too}it is started again.",
             healthy=False,
         )
     return Decision(
@@ -210,7 +214,7 @@ def _unknown(picture: Picture, shard: ShardPicture, owner: ObservedNode) -> Deci
         )
     timed_out = owner.silent_ms >= picture.spec.failover.node_timeout_ms
     if replica is not None and timed_out and _all_suspect(picture, owner_id):
-        return _fence_or_wait(picture, owner, silent)
+        return _take_over(picture, owner, replica, silent)
     return Decision(
         Wait(SOON_S),
         Reason.MASTER_UNKNOWN,
@@ -226,9 +230,7 @@ def _majority_sees_failed(picture: Picture, owner_id: str) -> bool:
         view = node.view
         assert view is not None
         if view.role is Role.MASTER and view.node_id in picture.owned:
-            seen += any(
-                peer.node_id == owner_id and "fail" in peer.flags for peer in view.peers
-            )
+            seen += any(peer.node_id == owner_id and "fail" in peer.flags for peer in view.peers)
     return seen * 2 > len(picture.owned)
 
 

@@ -78,7 +78,7 @@ def _open_slot(
         )
     if owner is None or owner.master is None:
         return None  # its owner is silent or unknown: other concerns have said so
-    source = _owner_node(picture, owner, slot)
+    source = _owner_node(owner, slot)
     if source is None:
         return None
     if migrating is not None and migrating[0] is not source:
@@ -95,7 +95,7 @@ def _open_slot(
     return Move(slot, source.name, shard.master.name)
 
 
-def _owner_node(picture: Picture, shard: ShardPicture, slot: int) -> ObservedNode | None:
+def _owner_node(shard: ShardPicture, slot: int) -> ObservedNode | None:
     return next(
         (node for node in shard.nodes if node.view is not None and slot in node.view.slots), None
     )
@@ -181,7 +181,11 @@ def _not_ready(picture: Picture, name: str) -> str:
         view = peer_node.view
         assert view is not None
         line = next((peer for peer in view.peers if peer.node_id == master_id), None)
-        if line is None or "handshake" in line.flags or not ("myself" in line.flags or line.link_up):
+        if (
+            line is None
+            or "handshake" in line.flags
+            or not ("myself" in line.flags or line.link_up)
+        ):
             return f"{peer_node.name} is not yet connected to {shard.master.name}."
     for node in shard.replicas:
         if node.view is not None and not node.view.link_up:

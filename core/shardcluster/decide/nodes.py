@@ -24,9 +24,26 @@ def ended_nodes(picture: Picture) -> Decision | None:
     """Start an ended node again, unless it still owns slots (then `lost_masters` decides)."""
     if not picture.observed.can_restart:
         return None
+    hold: Decision | None = None
     for shard in picture.shards:
+        silent = [
+            node.name
+            for node in shard.nodes
+            if node.view is None and not node.ended and not node.pending
+        ]
         for node in shard.nodes:
             if not node.ended or picture.ids.get(node.name) in picture.owned:
+                continue
+            if picture.spec.memory_only and silent and not picture.answering:
+                # Nobody can tell who the master is; if it's this one, it would come back empty
+                # and the others would copy the emptiness.
+                hold = hold or Decision(
+                    Wait(SOON_S),
+                    Reason.MASTER_UNKNOWN,
+                    f"Nobody answers; {node.name} has no storage, so it is not started again while"
+                    f" {', '.join(silent)} may still hold the data of {shard.name}.",
+                    healthy=False,
+                )
                 continue
             # Without storage its old id would come back with nothing behind it; with the whole
             # store down (nobody answers) the old ids still carry the slots and are kept.
@@ -37,7 +54,7 @@ def ended_nodes(picture: Picture) -> Decision | None:
                 f"{node.name} ended and is started again.",
                 healthy=False,
             )
-    return None
+    return hold
 
 
 def missing_nodes(picture: Picture) -> Decision | None:
@@ -88,7 +105,7 @@ def replicas(picture: Picture) -> Decision | None:
                 continue
             if picture.leaving(node):
                 continue  # `shrink` lets it go; it was reset, perhaps, and must not come back
-            decision = _follow(picture, shard, node, shard.master)
+            decision = _follow(shard, node, shard.master)
             if decision is not None and not isinstance(decision.action, Wait):
                 return decision
             hold = hold or decision
@@ -96,7 +113,7 @@ def replicas(picture: Picture) -> Decision | None:
 
 
 def _follow(
-    picture: Picture, shard: ShardPicture, node: ObservedNode, master: ObservedNode
+    shard: ShardPicture, node: ObservedNode, master: ObservedNode
 ) -> Decision | None:
     view, master_view = node.view, master.view
     assert view is not None

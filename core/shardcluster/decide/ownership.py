@@ -6,12 +6,12 @@ import functools
 from typing import TYPE_CHECKING
 
 from shardcluster.ring import plan_ownership
-from shardcluster.slots import SlotSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from shardcluster.picture import Picture
+    from shardcluster.slots import SlotSet
     from shardcluster.spec import Spec
 
 __all__ = ["owned_by_shard", "wanted_ownership"]

@@ -25,9 +25,7 @@ def shrink(picture: Picture) -> Decision | None:
                 return _release_shard(picture, shard)
         else:
             surplus = tuple(
-                node
-                for node in shard.nodes
-                if node.ordinal > picture.spec.replicas_per_shard
+                node for node in shard.nodes if node.ordinal > picture.spec.replicas_per_shard
             )
             if surplus:
                 return _release_surplus(picture, shard, surplus)

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from shardcluster.observed import NodeView, ObservedNode, PeerView
     from shardcluster.picture import Picture
 
-__all__ = ["disagreeing", "foreign_nodes", "introductions", "remarks", "strangers"]
+__all__ = [
+    "disagreeing", "foreign_nodes", "introductions", "outsiders", "remarks", "strangers"
+]  # fmt: skip
 
 
 def disagreeing(picture: Picture) -> Decision | None:
@@ -42,9 +44,7 @@ class _Past(enum.Enum):
 
 
 def _past(picture: Picture, view: NodeView) -> _Past:
-    others = [
-        peer for peer in view.peers if not peer.flags & {"myself", "handshake"}
-    ]
+    others = [peer for peer in view.peers if not peer.flags & {"myself", "handshake"}]
     if any(peer.node_id in picture.names for peer in others):
         return _Past.OURS
     if view.slots or view.keys or any(peer.slots for peer in others):
@@ -52,7 +52,7 @@ def _past(picture: Picture, view: NodeView) -> _Past:
     return _Past.LEFTOVERS if others else _Past.BLANK
 
 
-def _outsiders(picture: Picture) -> list[ObservedNode]:
+def outsiders(picture: Picture) -> list[ObservedNode]:
     """Answering nodes that neither know the hub nor are known by it."""
     hub = picture.hub
     if hub is None or hub.view is None:
@@ -69,9 +69,9 @@ def _outsiders(picture: Picture) -> list[ObservedNode]:
 
 
 def foreign_nodes(picture: Picture) -> Decision | None:
-    """Nodes with another cluster's past: leftovers are wiped off an empty one, data is respected."""
+    """Nodes with another cluster's past: leftovers are wiped off, data is respected."""
     hold: Decision | None = None
-    for node in _outsiders(picture):
+    for node in outsiders(picture):
         view = node.view
         assert view is not None
         past = _past(picture, view)
@@ -97,7 +97,7 @@ def introductions(picture: Picture) -> Decision | None:
     hub = picture.hub
     if hub is None or hub.view is None:
         return None
-    outsiders = {node.name for node in _outsiders(picture)}
+    outside = {node.name for node in outsiders(picture)}
     lines = {peer.node_id: peer for peer in hub.view.peers}
     unmet = []
     for node in picture.answering:
@@ -110,7 +110,7 @@ def introductions(picture: Picture) -> Decision | None:
             welcome = {_Past.BLANK, _Past.OURS}
             if picture.leaving(node):
                 welcome = {_Past.OURS}  # a blank one was let go already
-            if node.name not in outsiders or _past(picture, view) in welcome:
+            if node.name not in outside or _past(picture, view) in welcome:
                 unmet.append(node)
     if not unmet:
         return None
@@ -119,7 +119,9 @@ def introductions(picture: Picture) -> Decision | None:
     if not names:
         waiting = ", ".join(node.name for node in unmet)
         return Decision(
-            Wait(SOON_S), Reason.MEETING, f"{hub.name} and {waiting} are getting to know each other."
+            Wait(SOON_S),
+            Reason.MEETING,
+            f"{hub.name} and {waiting} are getting to know each other.",
         )
     return Decision(
         Introduce(hub.name, tuple(names)), Reason.MEETING, f"{hub.name} meets {', '.join(names)}."
@@ -152,7 +154,9 @@ def _stranger_lines(picture: Picture) -> list[PeerView]:
 
     A place whose id is unknown (silent, or never seen by this controller) may be the very node.
     """
-    if any(node.name not in picture.ids and not _unstarted(node) for node in picture.observed.nodes):
+    if any(
+        node.name not in picture.ids and not _unstarted(node) for node in picture.observed.nodes
+    ):
         return []
     return [
         peer

@@ -131,7 +131,7 @@ class LocalProcess:
         on_end()
 
     async def _wait(self, on_end: Callable[[], None]) -> None:
-        while not self.ended():  # noqa: ASYNC110 - another process sets no event
+        while not self.ended():
             await asyncio.sleep(END_POLL_S)
         on_end()
 
