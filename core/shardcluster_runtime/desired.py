@@ -166,7 +166,7 @@ class _UniqueKeysLoader(yaml.SafeLoader):
     def construct_mapping(
         self,
         node: yaml.MappingNode,
-        deep: bool = False,
+        deep: bool = False,  # noqa: FBT001, FBT002 - PyYAML's own
     ) -> dict[Hashable, Any]:
         """Refuse a key that stands twice."""
         seen: set[str] = set()

@@ -60,7 +60,7 @@ class SliceResult:
     failures: tuple[tuple[int, str], ...] = field(default=())  # (slot, sentence)
 
 
-async def move_slots(
+async def move_slots(  # noqa: PLR0913 - the slice's whole input, each named at the call
     moves: Sequence[Move],
     peers: Mapping[str, Peer],
     masters: Sequence[Peer],

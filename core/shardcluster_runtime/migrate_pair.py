@@ -215,7 +215,7 @@ class PairMover:
         jobs: list[_Job] = []
         for index, (slot, keys) in enumerate(zip(slots, replies, strict=True)):
             if isinstance(keys, hiredis.ReplyError):
-                raise NodeTrouble(f"{self._source.name} refused to list keys: {keys}")
+                raise NodeTrouble(f"{self._source.name} refused to list keys: {keys}")  # noqa: EM102, TRY003
             room -= len(keys)
             if room < 0 and jobs:
                 self._queue.extendleft(reversed(slots[index:]))

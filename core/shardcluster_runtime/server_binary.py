@@ -153,7 +153,7 @@ def _examined(path: Path) -> Server | str:
     if not _runnable(path):
         return "may not be run by this user"
     try:
-        shown = subprocess.run(
+        shown = subprocess.run(  # noqa: S603 - the binary that the user or the package names
             [path, "--version"], capture_output=True, text=True, check=False,
             timeout=VERSION_TIMEOUT_S, stdin=subprocess.DEVNULL,
         )  # fmt: skip

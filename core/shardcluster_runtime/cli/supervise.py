@@ -154,7 +154,7 @@ async def serve_control(controller: ControllerLike, host: str, port: int) -> Asy
         except OSError as error:
             raise CliError(_why_not(error, host, port)) from error
         bound_host, bound_port = runner.addresses[0][:2]
-        if bound_host in {"0.0.0.0", "::"}:
+        if bound_host in {"0.0.0.0", "::"}:  # noqa: S104 - a comparison, nothing is bound here
             bound_host = "127.0.0.1"
         yield f"http://{f'[{bound_host}]' if ':' in bound_host else bound_host}:{bound_port}"
     finally:

@@ -59,7 +59,7 @@ class UpOptions:
     @property
     def gateway_url(self) -> str:
         """Where people reach the HTTP API."""
-        host = "127.0.0.1" if self.host in {"0.0.0.0", "::", ""} else self.host
+        host = "127.0.0.1" if self.host in {"0.0.0.0", "::", ""} else self.host  # noqa: S104
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
 

@@ -291,7 +291,7 @@ class ProcessPlatform:
     # -- ports and processes ----------------------------------------------------------------
 
     def _address(self, place: _Place) -> Address:
-        anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1", "*": "127.0.0.1"}
+        anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1", "*": "127.0.0.1"}  # noqa: S104
         return Address(anywhere.get(self._host, self._host), place.port)
 
     def _free_port(self, place: _Place) -> int:
@@ -305,7 +305,7 @@ class ProcessPlatform:
 
     def _bindable(self, port: int) -> bool:
         """Whether a node could listen on the port and on its bus port."""
-        host = "0.0.0.0" if self._host == "*" else self._host
+        host = "0.0.0.0" if self._host == "*" else self._host  # noqa: S104 - the user's own wish
         for number in (port, port + BUS_PORT_OFFSET):
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -362,7 +362,7 @@ class ProcessPlatform:
 
     def _watch(self, place: _Place) -> None:
         if place.process is not None:
-            place.process.watch(lambda: self._wake())
+            place.process.watch(lambda: self._wake())  # noqa: PLW0108 - `start` sets it later
 
     async def _answers(self, place: _Place, process: LocalProcess, wait_s: float) -> bool:
         """Whether the process itself answers, and not another one that has its port."""
