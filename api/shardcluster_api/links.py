@@ -232,6 +232,11 @@ class NodeLink:
             self.suspect = False
             self._on_opened(self)
 
+    def give_up(self) -> None:
+        """End the connections: whoever waits on them hears now, not at their deadline."""
+        for connection in self._lanes.values():
+            connection.close()
+
     def close(self) -> None:
         """Close every connection; the link can't be used after."""
         self.closed = True

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from shardcluster.cluster_nodes import parse_cluster_nodes
 from shardcluster.observed import Address
+from shardcluster.slots import SlotSet
 from shardcluster_api.links import Lane, NodeLink, NotReached
 from shardcluster_api.slot_map import SlotMap
 from shardcluster_runtime.wire import ConnectionLost, NodeReplyError, Overloaded
@@ -31,9 +32,11 @@ if TYPE_CHECKING:
 __all__ = ["Topology"]
 
 REFRESH_INTERVAL_S = 5.0  # the slow timer
-REFRESH_MIN_S = 0.1  # between two refreshes that redirects ask for
+# Between two refreshes that redirects ask for.  A MOVED mends its own slot at once, and taking in a
+# whole view holds the event loop for milliseconds, which clients' p99 shows while slots move.
+REFRESH_MIN_S = 0.5
 REFRESH_FIRST_S = 0.1  # while there is no map at all
-REFRESH_FANOUT = 3  # nodes asked at once
+REFRESH_FANOUT = 3  # nodes asked at once; one when there is a map
 HEARTBEAT_S = 0.25
 ASK_TIMEOUT_S = 0.5  # for one node's view or role
 HUNT_MIN_S, HUNT_MAX_S = 0.010, 0.020  # between two rounds, jittered
@@ -208,6 +211,14 @@ class Topology:
                 self._name(known)
             self.notify()
             self._connect_all()
+            self._give_up_deposed()
+
+    def _give_up_deposed(self) -> None:
+        """A node that hangs and leads no shard any more will not answer what waits for it in time."""
+        masters = {route.master for route in self.map.routes()}
+        for link in self.links.values():
+            if link.suspect and link.waiting and link not in masters:
+                link.give_up()
 
     # -- timers ----------------------------------------------------------------------------
 
@@ -220,7 +231,7 @@ class Topology:
             self._wanted.clear()
             await self._refresh()
             self._forget_unused()
-            await asyncio.sleep(REFRESH_MIN_S)
+            await asyncio.sleep(REFRESH_MIN_S if self.map.version else REFRESH_FIRST_S)
             wait_s = REFRESH_INTERVAL_S if self.map.version else REFRESH_FIRST_S
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
@@ -231,7 +242,7 @@ class Topology:
         if len(links) < REFRESH_FANOUT:
             seeds = [self.link(address) for address in self.seeds]
             links = list(dict.fromkeys((*links, *seeds, *self.links.values())))
-        chosen = random.sample(links, min(REFRESH_FANOUT, len(links)))
+        chosen = random.sample(links, min(1 if self.map.version else REFRESH_FANOUT, len(links)))
         await asyncio.gather(*map(self._ask_view, chosen))
 
     def _forget_unused(self) -> None:
@@ -252,6 +263,7 @@ class Topology:
             for route in list(self.map.routes()):
                 if route.master.suspect:
                     self.look_for_owner(route.master)
+            self._give_up_deposed()
             await asyncio.sleep(HEARTBEAT_S)
 
     def _connect_all(self) -> None:
@@ -286,7 +298,11 @@ class Topology:
                 lagging.add(node["name"])
         self._names, self._lagging = names, frozenset(lagging)
         self.seeds = seeds or self.seeds
-        self.map.set_moving(move[0] for shard in state["shards"] for move in shard["moving_out"])
+        moving = SlotSet()
+        for shard in state["shards"]:
+            for ranges, _ in shard["moving_out"]:
+                moving |= SlotSet.parse(ranges)
+        self.map.set_moving(moving)
         for link in self.links.values():
             self._name(link)
         shape = [(s["name"], s["master"], s["replicas"], s["slot_ranges"]) for s in state["shards"]]

@@ -115,7 +115,7 @@ class Controller:
             except PlatformUnable as error:
                 self._tell("PlatformUnable", str(error))
                 wait_s = RETRY_S
-            except Exception:
+            except Exception:  # noqa: BLE001 - a bug must not end the loop that fails over
                 _log.exception("a pass of the control loop failed")
                 self._tell("InternalError", "A pass of the control loop failed; see the log.")
                 wait_s = RETRY_S

@@ -8,6 +8,7 @@ from shardcluster.actions import MoveSlots, Reason
 from shardcluster.decide.lost_masters import PROOFS_NEEDED, proofs_of_death
 from shardcluster.decide.views import remarks
 from shardcluster.observed import Role
+from shardcluster.slots import SlotSet
 from shardcluster_runtime.state import (
     NodeHealth,
     NodePart,
@@ -89,7 +90,10 @@ def _shard(picture: Picture, shard: ShardPicture, decision: Decision) -> ShardPa
     else:
         state = ShardState.STARTING
     shard_of = {node.name: node.shard for node in picture.observed.nodes}
-    moves = decision.action.moves if isinstance(decision.action, MoveSlots) else ()
+    moving: dict[str, list[int]] = {}
+    for move in decision.action.moves if isinstance(decision.action, MoveSlots) else ():
+        if shard_of[move.source] == shard.name:
+            moving.setdefault(shard_of[move.target], []).append(move.slot)
     return ShardPart(
         name=shard.name,
         state=state,
@@ -98,11 +102,7 @@ def _shard(picture: Picture, shard: ShardPicture, decision: Decision) -> ShardPa
         memory_bytes=view.used_memory_bytes if view is not None else 0,
         master=shard.master.name if shard.master is not None else None,
         replicas=tuple(node.name for node in shard.replicas),
-        moving_out=tuple(
-            (move.slot, shard_of[move.target])
-            for move in moves
-            if shard_of[move.source] == shard.name
-        ),
+        moving_out=tuple((SlotSet.of(slots), taker) for taker, slots in moving.items()),
     )
 
 

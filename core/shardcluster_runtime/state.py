@@ -167,7 +167,7 @@ class ShardPart:
     memory_bytes: int = 0
     master: str | None = None  # node names
     replicas: tuple[str, ...] = ()
-    moving_out: tuple[tuple[int, str], ...] = ()  # (slot, shard it goes to)
+    moving_out: tuple[tuple[SlotSet, str], ...] = ()  # (slots, shard they go to)
 
     def document(self) -> Document:
         """As the state document shows it."""
@@ -180,7 +180,7 @@ class ShardPart:
             "memory_bytes": self.memory_bytes,
             "master": self.master,
             "replicas": list(self.replicas),
-            "moving_out": [list(move) for move in self.moving_out],
+            "moving_out": [[str(slots), shard] for slots, shard in self.moving_out],
         }
 
 

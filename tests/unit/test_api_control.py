@@ -144,7 +144,7 @@ async def test_names_and_moves_come_from_the_state() -> None:
             answer = await ask(gateway, "read", query="key=k")
             found = document(answer)
             assert (found["shard"], found["node"]) == ("shard-0", "shard-0-1")
-            controller.document["shards"][0]["moving_out"] = [[found["slot"], "shard-1"]]
+            controller.document["shards"][0]["moving_out"] = [[str(found["slot"]), "shard-1"]]
             controller.publish()
             slot = found["slot"]
             await until(lambda: gateway.topology.map.is_moving(slot, 0), "the move is known")

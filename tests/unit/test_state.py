@@ -74,7 +74,7 @@ def test_the_document_is_assembled_as_the_gateway_reads_it() -> None:
         keys=5,
         master="shard-0-0",
         replicas=("shard-0-1",),
-        moving_out=((9, "shard-1"),),
+        moving_out=((SlotSet.of([9]), "shard-1"),),
     )
     node = NodePart("shard-0-0", "shard-0", "master", NodeHealth.UP, "127.0.0.1", 7100)
     document = assemble(
@@ -82,7 +82,7 @@ def test_the_document_is_assembled_as_the_gateway_reads_it() -> None:
     )
     assert document["shards"][0]["slot_ranges"] == "0-2 9"
     assert document["shards"][0]["slots"] == 4
-    assert document["shards"][0]["moving_out"] == [[9, "shard-1"]]
+    assert document["shards"][0]["moving_out"] == [["9", "shard-1"]]
     assert document["nodes"][0]["health"] == "Up"
     assert document["nodes"][0]["port"] == 7100
     assert document["phase"] == "Ready"
