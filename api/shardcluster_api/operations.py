@@ -71,7 +71,8 @@ async def _read_get(gateway: Gateway, request: Request) -> Answer:
     query = codec.parse_query(request.query, "key", "consistency")
     strong = codec.parse_consistency(query)
     if "key" not in query:
-        raise BadRequest('The query must name the key: "key" is missing.')
+        message = 'The query must name the key: "key" is missing.'
+        raise BadRequest(message)
     return await _read(gateway, codec.checked_key(query["key"]), strong=strong)
 
 

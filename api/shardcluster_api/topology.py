@@ -174,7 +174,8 @@ class Topology:
             else:
                 asks[link] = asyncio.create_task(work)
 
-        lost.start_opening(Lane.MAIN)  # it may be back, or only the connection was cut
+        if lost.connection(Lane.MAIN) is None:
+            lost.start_opening(Lane.MAIN)  # it may be back, or only the connection was cut
         for replica in route.replicas[:HUNT_REPLICAS_MAX]:
             ask(replica, self._ask_role(replica))
         if rounds % HUNT_VIEW_EVERY == 0:
@@ -214,7 +215,7 @@ class Topology:
             self._give_up_deposed()
 
     def _give_up_deposed(self) -> None:
-        """A node that hangs and leads no shard any more will not answer what waits for it in time."""
+        """What waits for a hung node that leads no shard any more will not be answered in time."""
         masters = {route.master for route in self.map.routes()}
         for link in self.links.values():
             if link.suspect and link.waiting and link not in masters:

@@ -158,6 +158,7 @@ async def _work(
         told = [nodes[name] for name in others if name not in {source, target} | broken]
         mover = PairMover(nodes[source], nodes[target], told, queue, state)
         movers += [mover] * WORKERS_PER_PAIR
+    state.groups = max(1, len(movers))
     async with asyncio.TaskGroup() as group:
         for mover in movers:
             group.create_task(mover.run())

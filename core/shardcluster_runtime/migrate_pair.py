@@ -86,6 +86,7 @@ class SliceState:
     bucket: TokenBucket
     ends_s: float
     credentials: Credentials
+    groups: int = 1  # of slots that are on their way side by side
     stopping: bool = False
     stopped: str = ""
     moved_keys: int = 0
@@ -103,6 +104,11 @@ class SliceState:
     def over(self) -> bool:
         """Whether no new slot may be opened."""
         return self.stopping or asyncio.get_running_loop().time() > self.ends_s
+
+    def room(self) -> float:
+        """How many keys one more group may bring in: its share of what the time left allows."""
+        left_s = max(0.0, self.ends_s - asyncio.get_running_loop().time())
+        return self.bucket.rate_per_s * left_s / self.groups or float("inf")
 
     async def may_send(self, keys: int) -> None:
         """Return when the limit on keys/s lets `keys` more go."""
@@ -210,8 +216,7 @@ class PairMover:
         replies = await self._source.calls(
             [("CLUSTER", "GETKEYSINSLOT", slot, self._keys_read) for slot in slots]
         )
-        left_s = self._state.ends_s - asyncio.get_running_loop().time()
-        room = self._state.bucket.rate_per_s * max(0.0, left_s) or float("inf")
+        room = self._state.room()
         jobs: list[_Job] = []
         for index, (slot, keys) in enumerate(zip(slots, replies, strict=True)):
             if isinstance(keys, hiredis.ReplyError):

@@ -258,6 +258,11 @@ class PaperCluster:
         for node in self.running():
             self._replicate(node)
 
+    def hear(self, node: PaperNode, peer: PaperNode) -> None:
+        """One node learns what another says of itself, if they talk."""
+        if self.connected(node, peer):
+            node.lines[peer.node_id] = self._line(peer)
+
     def connected(self, node: PaperNode, peer: PaperNode | None) -> bool:
         """Whether the two talk: one of them knows the other's present address."""
         if peer is None or not (node.running and peer.running):

@@ -230,9 +230,10 @@ def _move(cluster: PaperCluster, action: actions.MoveSlots) -> Iterator[str]:
     """The six steps; all but the last few slots of a slice go through at once."""
     slice_moves = action.moves[: cluster.slice_slots]
     head, tail = slice_moves[:-STEPWISE_SLOTS], slice_moves[-STEPWISE_SLOTS:]
-    for step in _STEPS:
+    for step in _STEPS[:-1]:
         for move in head:
             step(cluster, move)
+    cluster.tick(100)
     for number, step in enumerate(_STEPS):
         yield f"before step {number}"
         for move in tail:
@@ -287,6 +288,10 @@ def _own_at_target(cluster: PaperCluster, move: actions.Move) -> None:
             target.epoch = cluster.next_epoch()
             target.importing.pop(move.slot)
             cluster.moved[move.slot] = cluster.moved.get(move.slot, 0) + 1
+            if cluster.replicas_know_open_slots:  # they agree before the target answers
+                for node in cluster.running():
+                    if node.master_id == target.node_id:
+                        cluster.hear(node, target)
 
 
 def _disown_at_source(cluster: PaperCluster, move: actions.Move) -> None:
@@ -294,6 +299,14 @@ def _disown_at_source(cluster: PaperCluster, move: actions.Move) -> None:
     if source.running and move.slot in source.slots and move.slot in target.slots:
         source.slots -= SlotSet.of([move.slot])
         source.migrating.pop(move.slot, None)
+        cluster.hear(source, target)
 
 
-_STEPS = (_import, _migrate, _copy_first, _copy_rest, _own_at_target, _disown_at_source)
+def _tell_the_others(cluster: PaperCluster, move: actions.Move) -> None:
+    for node in cluster.running():
+        cluster.hear(node, cluster.nodes[move.target])
+
+
+_STEPS = (
+    _import, _migrate, _copy_first, _copy_rest, _own_at_target, _disown_at_source, _tell_the_others
+)  # fmt: skip

@@ -1,5 +1,6 @@
-"""Fake nodes that speak RESP as scripted, and a gateway on them: for answers no real node gives
-on demand.  What a real node does is tested in tests/cluster.
+"""Fake nodes that speak RESP as scripted, for answers that no real node gives on demand.
+
+What a real node does is tested in tests/cluster.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from shardcluster_api.codec import (
     BatchItem,
     Durability,
@@ -37,7 +38,8 @@ from shardcluster_api.settings import Settings, SettingsError, parse_seeds
 
 NOT_OBJECTS = [
     b"", b" ", b"{", b"[]", b'"text"', b"1", b"null", b"{'key':1}", b'{"a":1}x', b"\xff",
-    b'{"a":NaN}', b'{"a":Infinity}', b'{"a":1,"a":2}', b"[" * 100_000, b'{"a":' + b"9" * 5000 + b"}",
+    b'{"a":NaN}', b'{"a":Infinity}', b'{"a":1,"a":2}', b"[" * 100_000,
+    b'{"a":' + b"9" * 5000 + b"}",
     '{"key":"k"}'.encode("utf-16"), b"\xef\xbb\xbf{}",
 ]  # fmt: skip
 

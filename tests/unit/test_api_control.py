@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import web
+
 from shardcluster.edits import EditError
 from shardcluster_api.openapi import openapi_document
 from shardcluster_api.operations import OPERATIONS
 from shardcluster_runtime.control import Accepted, control_app
-
 from tests.unit.api_fakes import ask, document, fake_shard, gateway_on, header, until
 
 if TYPE_CHECKING:
@@ -176,11 +176,13 @@ async def test_without_a_controller_keys_are_served_and_status_answers() -> None
     """Changes of shape are refused; the last known state is shown."""
     async with fake_shard() as shard:
         controller = _Controller(shard)
-        async with _serving(controller) as url:
-            async with gateway_on(shard.master.address, controller_url=url) as gateway:
-                await until(lambda: gateway.state is not None, "the state is known")
-                async with asyncio.timeout(20):
-                    await _away(gateway)
+        async with (
+            _serving(controller) as url,
+            gateway_on(shard.master.address, controller_url=url) as gateway,
+        ):
+            await until(lambda: gateway.state is not None, "the state is known")
+            async with asyncio.timeout(20):
+                await _away(gateway)
 
 
 async def _away(gateway: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import deque
 
 import pytest
@@ -114,40 +115,49 @@ async def test_a_write_waits_for_the_new_master() -> None:
 
 async def test_moved_is_followed_and_remembered() -> None:
     """The second write goes to the new owner directly."""
-    async with fake_shard() as shard, fake_shard(0) as other:
-        async with gateway_on(shard.master.address) as gateway:
-            moved = f"-MOVED 12539 127.0.0.1:{other.master.port}"
-            shard.master.script[b"SET"] = deque([moved])
-            for value in (b"1", b"2"):
-                await ask(gateway, "put_key", key=b"k", body=value)
-            assert other.master.data == {b"k": b"2"}
-            assert shard.master.count(b"SET") == 1
+    async with (
+        fake_shard() as shard,
+        fake_shard(0) as other,
+        gateway_on(shard.master.address) as gateway,
+    ):
+        moved = f"-MOVED 12539 127.0.0.1:{other.master.port}"
+        shard.master.script[b"SET"] = deque([moved])
+        for value in (b"1", b"2"):
+            await ask(gateway, "put_key", key=b"k", body=value)
+        assert other.master.data == {b"k": b"2"}
+        assert shard.master.count(b"SET") == 1
 
 
 async def test_ask_is_followed_for_one_request_only() -> None:
     """ASKING precedes the command at the target, and the slot's owner stays."""
-    async with fake_shard() as shard, fake_shard(0) as other:
-        async with gateway_on(shard.master.address) as gateway:
-            shard.master.script[b"SET"] = deque([f"-ASK 12539 127.0.0.1:{other.master.port}"])
-            for value in (b"1", b"2"):
-                assert (await ask(gateway, "put_key", key=b"k", body=value)).status == 204
-            names = [seen[0] for seen in other.master.seen if seen[0] in (b"ASKING", b"SET")]
-            assert names == [b"ASKING", b"SET"]
-            assert shard.master.data == {b"k": b"2"}
+    async with (
+        fake_shard() as shard,
+        fake_shard(0) as other,
+        gateway_on(shard.master.address) as gateway,
+    ):
+        shard.master.script[b"SET"] = deque([f"-ASK 12539 127.0.0.1:{other.master.port}"])
+        for value in (b"1", b"2"):
+            assert (await ask(gateway, "put_key", key=b"k", body=value)).status == 204
+        names = [seen[0] for seen in other.master.seen if seen[0] in (b"ASKING", b"SET")]
+        assert names == [b"ASKING", b"SET"]
+        assert shard.master.data == {b"k": b"2"}
 
 
 async def test_a_slot_that_answered_ask_is_read_at_its_master() -> None:
     """Its replicas may say that a key is not there while it lies at the target."""
-    async with fake_shard() as shard, fake_shard(0) as other:
-        async with gateway_on(shard.master.address) as gateway:
-            other.master.data[b"k"] = b"there"
-            ask_reply = f"-ASK 12539 127.0.0.1:{other.master.port}"
-            shard.replicas[0].always[b"GET"] = ask_reply
-            shard.master.always[b"GET"] = ask_reply
-            for _ in range(2):
-                assert (await ask(gateway, "get_key", key=b"k")).body == b"there"
-            assert shard.replicas[0].count(b"GET") == 1
-            assert shard.master.count(b"GET") == 1
+    async with (
+        fake_shard() as shard,
+        fake_shard(0) as other,
+        gateway_on(shard.master.address) as gateway,
+    ):
+        other.master.data[b"k"] = b"there"
+        ask_reply = f"-ASK 12539 127.0.0.1:{other.master.port}"
+        shard.replicas[0].always[b"GET"] = ask_reply
+        shard.master.always[b"GET"] = ask_reply
+        for _ in range(2):
+            assert (await ask(gateway, "get_key", key=b"k")).body == b"there"
+        assert shard.replicas[0].count(b"GET") == 1
+        assert shard.master.count(b"GET") == 1
 
 
 def _stored(shard: FakeShard) -> None:
@@ -274,18 +284,17 @@ async def test_more_operations_than_the_limit_are_refused(monkeypatch: pytest.Mo
 
 async def test_operations_of_a_batch_on_one_key_keep_their_order() -> None:
     """A read after a write of the same batch sees it, although reads go to replicas."""
-    items = '{"operations":[%s]}' % ",".join(
-        [
-            '{"op":"put","key":"k","value":"1"}',
-            '{"op":"get","key":"k"}',
-            '{"op":"put","key":"k","value":"2"}',
-            '{"op":"get","key":"k"}',
-            '{"op":"delete","key":"k"}',
-            '{"op":"get","key":"k"}',
-        ]
-    )
+    items = [
+        {"op": "put", "key": "k", "value": "1"},
+        {"op": "get", "key": "k"},
+        {"op": "put", "key": "k", "value": "2"},
+        {"op": "get", "key": "k"},
+        {"op": "delete", "key": "k"},
+        {"op": "get", "key": "k"},
+    ]
+    body = json.dumps({"operations": items}).encode()
     async with fake_shard() as shard, gateway_on(shard.master.address) as gateway:
-        found = document(await ask(gateway, "batch", body=items.encode()))
+        found = document(await ask(gateway, "batch", body=body))
         assert [one["status"] for one in found["results"]] == [200, 200, 200, 200, 200, 404]
         assert [one.get("value") for one in found["results"]][1:4:2] == ["1", "2"]
         assert found["failed"] == 0
