@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 from urllib.parse import unquote_to_bytes
 
+from shardcluster.spec_model import Durability
 from shardcluster_api.errors import BadRequest, TooLarge
 from shardcluster_api.limits import (
     BATCH_OPERATIONS_MAX,
@@ -26,20 +27,12 @@ from shardcluster_api.limits import (
 )
 
 __all__ = [
-    "BatchItem", "Durability", "ItemKind", "WriteRequest", "bytes_fields", "checked_key",
+    "BatchItem", "ItemKind", "WriteRequest", "bytes_fields", "checked_key",
     "checked_value", "flag_fields", "json_object", "parse_batch", "parse_consistency", "parse_node",
     "parse_nothing", "parse_query", "parse_read", "parse_write", "write_options",
 ]  # fmt: skip
 
 _QUOTED_MAX = 60  # of a client's own words in an error message
-
-
-class Durability(enum.Enum):
-    """How safe a write must be before it is answered."""
-
-    ASYNC = "async"  # the master has it in memory
-    REPLICA = "replica"  # a replica has it, too
-    DISK = "disk"  # the master has it on disk
 
 
 class ItemKind(enum.Enum):
@@ -57,7 +50,7 @@ class WriteRequest:
     key: bytes
     value: bytes
     ttl_ms: int | None = None
-    durability: Durability = Durability.ASYNC
+    durability: Durability | None = None  # None: as the store's spec says
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +118,7 @@ def _consistency(wanted: object) -> bool:
     return wanted == "strong"
 
 
-def write_options(query: dict[str, bytes]) -> tuple[int | None, Durability]:
+def write_options(query: dict[str, bytes]) -> tuple[int | None, Durability | None]:
     """`ttl_seconds` and `durability` of a query."""
     ttl_ms: int | None = None
     if "ttl_seconds" in query:
@@ -133,8 +126,9 @@ def write_options(query: dict[str, bytes]) -> tuple[int | None, Durability]:
             ttl_ms = _ttl_ms(float(query["ttl_seconds"].decode("ascii")))
         except ValueError:
             _ttl_ms(None)
-    durability = query.get("durability", b"async").decode("utf-8", "replace")
-    return ttl_ms, _durability(durability)
+    if "durability" not in query:
+        return ttl_ms, None
+    return ttl_ms, _durability(query["durability"].decode("utf-8", "replace"))
 
 
 def checked_key(key: bytes) -> bytes:
@@ -176,7 +170,8 @@ def _write(fields: dict[str, Any]) -> WriteRequest:
     key = _key(fields)
     value = checked_value(_bytes(fields, "value"))
     ttl_ms = _ttl_ms(fields["ttl_seconds"]) if "ttl_seconds" in fields else None
-    return WriteRequest(key, value, ttl_ms, _durability(fields.get("durability", "async")))
+    durability = _durability(fields["durability"]) if "durability" in fields else None
+    return WriteRequest(key, value, ttl_ms, durability)
 
 
 def parse_batch(body: bytes) -> list[BatchItem]:
@@ -276,7 +271,7 @@ def _ttl_ms(given: object) -> int:
 
 def _durability(given: object) -> Durability:
     try:
-        return Durability(given)
+        return Durability(str(given))
     except ValueError:
         _refuse('"durability" must be "async", "replica" or "disk".')
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, cast
 import hiredis
 
 from shardcluster.slots import key_slot
+from shardcluster.spec_model import Durability
 from shardcluster_api.answers import place_fields, place_headers
-from shardcluster_api.codec import Durability, ItemKind, bytes_fields, flag_fields
+from shardcluster_api.codec import ItemKind, bytes_fields, flag_fields
 from shardcluster_api.errors import ApiError, DurabilityNotReached, KeyNotFound
 from shardcluster_api.limits import DURABILITY_WAIT_S
 
@@ -47,16 +48,17 @@ async def write(router: Router, request: WriteRequest) -> tuple[int, Reply, dict
     command: tuple[bytes | int, ...] = (b"SET", request.key, request.value)
     if request.ttl_ms is not None:
         command = (*command, b"PX", request.ttl_ms)
-    wait = _WAITS[request.durability]
-    reply = await router.write(slot, _packed(*command), wait)
-    return slot, reply, flag_fields(request.ttl_ms) | _reached(request.durability, reply, slot)
+    durability = request.durability or router.policy.durability
+    reply = await router.write(slot, _packed(*command), _WAITS[durability])
+    return slot, reply, flag_fields(request.ttl_ms) | _reached(durability, reply, slot)
 
 
 async def delete(
-    router: Router, key: bytes, durability: Durability = Durability.ASYNC
+    router: Router, key: bytes, durability: Durability | None = None
 ) -> tuple[int, Reply, dict[str, Any]]:
     """Like `write`; raises KeyNotFound when there was nothing to delete."""
     slot = key_slot(key)
+    durability = durability or router.policy.durability
     reply = await router.write(slot, _packed(b"UNLINK", key), _WAITS[durability])
     if not reply.value:
         raise _not_found(key, slot, reply)

@@ -13,12 +13,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from shardcluster.slots import SLOT_COUNT
+from shardcluster.spec import parse
 from shardcluster_api.answers import error_answer
 from shardcluster_api.control_plane import HttpControlPlane, NoControlPlane
 from shardcluster_api.errors import ApiError, TooBusy
 from shardcluster_api.limits import IN_FLIGHT_MAX
 from shardcluster_api.metrics import Metrics
-from shardcluster_api.router import Router
+from shardcluster_api.router import Policy, Router
 from shardcluster_api.topology import Topology
 
 if TYPE_CHECKING:
@@ -128,6 +129,8 @@ class Gateway:
             try:
                 state = await self.control.state(since, STATE_WAIT_S)
                 self.topology.take_state(state)
+                spec = parse(state["spec"])
+                self.router.policy = Policy(spec.read_from, spec.gateway.durability)
                 since, self.state = state["version"], state
                 wait_s = STATE_RETRY_MIN_S
             except ApiError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from shardcluster_api.codec import Durability
+from shardcluster.spec_model import Durability
 from shardcluster_api.limits import BATCH_OPERATIONS_MAX, TTL_SECONDS_MAX
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ Schema = dict[str, Any]
 _TEXT: Schema = {"type": "string"}
 _BASE64: Schema = {"type": "string", "contentEncoding": "base64"}
 _COUNT: Schema = {"type": "integer", "minimum": 0}
-_DURABILITY: Schema = {"type": "string", "enum": [d.value for d in Durability], "default": "async"}
+_DURABILITY: Schema = {"type": "string", "enum": [d.value for d in Durability]}
 _CONSISTENCY: Schema = {"type": "string", "enum": ["eventual", "strong"], "default": "eventual"}
 _TTL: Schema = {"type": "number", "exclusiveMinimum": 0, "maximum": TTL_SECONDS_MAX}
 _KEY: Schema = {"key": _TEXT, "key_base64": _BASE64}
@@ -45,7 +45,7 @@ _PARAMETERS: dict[str, Schema] = {
     "durability": {
         "schema": _DURABILITY,
         "description": "Answer when the master has it (`async`), a replica too (`replica`), "
-        "or the master's disk (`disk`).",
+        "or the master's disk (`disk`). Without it: as the store's spec says."
     },
 }
 

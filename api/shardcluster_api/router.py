@@ -14,11 +14,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import hiredis
 
 from shardcluster.observed import Address
+from shardcluster.spec_model import Durability, ReadFrom
 from shardcluster_api.errors import EngineRefused, NotServed, OutcomeUnknown
 from shardcluster_api.limits import CONNECT_TIMEOUT_S, HEDGE_AFTER_S, REQUEST_DEADLINE_S
 from shardcluster_api.links import Lane, NodeLink, NotReached
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from shardcluster_api.slot_map import ShardRoute
     from shardcluster_api.topology import Topology
 
-__all__ = ["Reply", "Router"]
+__all__ = ["Policy", "Reply", "Router"]
 
 CHANGE_WAIT_S = 0.05  # a request looks again at least so often while it waits for an owner
 PAUSE_MIN_S, PAUSE_MAX_S = 0.01, 0.02  # before asking the same node again, jittered
@@ -88,12 +90,21 @@ class _Call:
 _Attempt = Callable[[_Call, NodeLink], Awaitable[Reply]]
 
 
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the store's spec says for requests that don't say otherwise."""
+
+    read_from: ReadFrom = ReadFrom.REPLICA
+    durability: Durability = Durability.ASYNC
+
+
 class Router:
     """Reads and writes by slot."""
 
     def __init__(self, topology: Topology, metrics: Metrics) -> None:
         """`topology` knows who owns what."""
         self.topology = topology
+        self.policy = Policy()
         self._map = topology.map
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
@@ -112,7 +123,8 @@ class Router:
         """Send a read to a replica, or with `strong` to the master."""
         now_s = self._loop.time()
         call = _Call(slot, packed, now_s + REQUEST_DEADLINE_S)
-        if strong or self._map.is_moving(slot, now_s):
+        at_master = strong or self.policy.read_from is ReadFrom.MASTER
+        if at_master or self._map.is_moving(slot, now_s):
             return await self._at_master(call, self._attempt_read)
         while True:
             route = self._map.owners[slot]

@@ -257,11 +257,17 @@ class _Plan:
 
     def _pull(self) -> None:
         """Shards under their band take the slots nearest before their points."""
-        slack = self._deficit() - self._excess()
+        deficit = self._deficit()
+        if not deficit:
+            return
+        slack = deficit - self._excess()
+        points: list[list[int]] = [[] for _ in self.names]
+        for point, shard in enumerate(self.ring.owners):
+            points[shard].append(point)
         for shard in range(len(self.names)):
             if self.load[shard] >= self.least[shard]:
                 continue
-            for slot in self._nearest(shard):
+            for slot in self._nearest(shard, points[shard]):
                 donor = self.owner[slot]
                 cost = self.cost[slot]
                 if donor == shard or self.load[donor] - cost < self.least[donor]:
@@ -274,10 +280,10 @@ class _Plan:
                 if self.load[shard] >= self.least[shard]:
                     break  # with costs other than 1 the band may be out of reach
 
-    def _nearest(self, shard: int) -> Iterator[int]:
+    def _nearest(self, shard: int, points: list[int]) -> Iterator[int]:
         """Slots by the number of points between them and the shard's next point, then by slot."""
         owners = self.ring.owners
-        ends = [point for point, owner in enumerate(owners) if owner == shard]
+        ends = points
         hops = 0
         while ends:
             yield from sorted(
@@ -304,3 +310,7 @@ class _Plan:
                 taker = walk.shard(self.ring.successors[slot])
                 self._give(slot, taker)
                 has_room[taker] = self.load[taker] < self.most[taker]
+            if self.load[shard] < self.most[shard]:
+                # A heavy slot left: the shard has room again, and a walk forgets whom it passed.
+                has_room[shard] = True
+                walk = _Walk(self.ring.owners, has_room)

@@ -26,6 +26,7 @@ LEGEND_ROW = 22
 LEGEND_COLUMN = 200
 LEGEND_ROWS_MAX = 22
 GOLDEN_ANGLE = 137.508  # degrees; numbers that follow each other get far-apart hues
+SATURATION = 0.62
 _STYLE = (
     "text{font:14px system-ui,sans-serif;fill:#1b1f24}"
     ".bare{fill:#d9dde3}.small{font-size:12px;fill:#59636e}"
@@ -43,7 +44,18 @@ def shard_colour(name: str) -> str:
     )
     hue = number * GOLDEN_ANGLE % 360
     lightness = 48 + 10 * (number // 8 % 2)
-    return f"hsl({hue:.0f} 62% {lightness}%)"
+    return _hex_colour(hue, lightness / 100)
+
+
+def _hex_colour(hue: float, lightness: float) -> str:
+    """HSL as `#rrggbb`: browsers know hsl(), but most other readers of SVG paint it black."""
+    reach = SATURATION * min(lightness, 1 - lightness)
+    channels = []
+    for offset in (0, 8, 4):  # red, green, blue (CSS Color 4, "HSL to sRGB")
+        turn = (offset + hue / 30) % 12
+        channel = lightness - reach * max(-1.0, min(turn - 3, 9 - turn, 1.0))
+        channels.append(f"{round(channel * 255):02x}")
+    return "#" + "".join(channels)
 
 
 def ring_svg(ownership: Mapping[str, SlotSet], *, title: str = "") -> str:

@@ -14,8 +14,8 @@ When the target owned the slot before this run, clients are served *there* and R
 
 Speed: the slots of one (source, target) pair go through each step together, as one write and one
 round of answers, 128 at a time, two such groups overlapping; all pairs at once.  With a limit on
-keys/s the engine's pauses count instead: one small MIGRATE at a time in each source's queue,
-because it runs a client's queued commands in one go and answers nobody meanwhile.
+keys/s what clients feel counts instead: one small MIGRATE at a time in each source's queue, because
+the engine runs a client's queued commands in one go and answers nobody meanwhile.
 """
 
 from __future__ import annotations
@@ -25,13 +25,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from shardcluster_runtime.migrate_node import (
-    LANES,
-    LANES_OF_OTHERS,
-    MigrationNode,
-    NodeTrouble,
-    Peer,
-)
+from shardcluster_runtime.migrate_node import MigrationNode, NodeTrouble, Peer
 from shardcluster_runtime.migrate_pair import BigKey, MigrateOptions, PairMover, SliceState
 from shardcluster_runtime.throttle import TokenBucket
 
@@ -43,7 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BigKey", "MigrateOptions", "Peer", "SliceResult", "move_slots"]
 
-WORKERS_PER_PAIR = 2  # groups of slots that overlap: one opens or closes while the other moves keys
 STOP_GRACE_S = 0.01  # after `stop`: for answers that are on their way
 OTHERS_TOLD_MAX = 16  # masters told of each slot besides the two; more learn it by gossip alone
 
@@ -141,23 +134,17 @@ async def _work(
     state: SliceState,
     masters: set[str],
 ) -> None:
-    ends = {name for pair in queues for name in pair}
-    others = sorted(masters) if len(masters) <= OTHERS_TOLD_MAX else []
-    involved = sorted(ends.union(others))
-    ready = await asyncio.gather(
-        *(
-            _prepared(nodes[name], state, LANES if name in ends else LANES_OF_OTHERS)
-            for name in involved
-        )
-    )
-    broken = {name for name, fine in zip(involved, ready, strict=True) if not fine}
+    ends = sorted({name for pair in queues for name in pair})
+    ready = await asyncio.gather(*(_prepared(nodes[name], state) for name in ends))
+    broken = {name for name, fine in zip(ends, ready, strict=True) if not fine}
+    others = await _to_be_told(sorted(masters.difference(broken)), nodes, state)
     movers = []
     for (source, target), queue in queues.items():
         if {source, target} & broken:
             continue
-        told = [nodes[name] for name in others if name not in {source, target} | broken]
+        told = [node for node in others if node.name not in {source, target}]
         mover = PairMover(nodes[source], nodes[target], told, queue, state)
-        movers += [mover] * WORKERS_PER_PAIR
+        movers += [mover] * state.options.groups_per_pair
     state.groups = max(1, len(movers))
     async with asyncio.TaskGroup() as group:
         for mover in movers:
@@ -165,11 +152,26 @@ async def _work(
     await state.told()
 
 
-async def _prepared(node: MigrationNode, state: SliceState, lanes: int) -> bool:
+async def _prepared(node: MigrationNode, state: SliceState) -> bool:
     try:
-        await node.prepare(state.credentials, lanes)
+        await node.prepare(state.credentials)
     except NodeTrouble as trouble:
-        if lanes == LANES:  # one that would only be told of owners stops nothing
-            state.stopped = str(trouble)
+        state.stopped = str(trouble)
         return False
     return True
+
+
+async def _to_be_told(
+    masters: Sequence[str], nodes: Mapping[str, MigrationNode], state: SliceState
+) -> list[MigrationNode]:
+    """Masters to tell of new owners: those that it costs one write; see `SliceState.tell`."""
+    if state.options.gentle or len(masters) > OTHERS_TOLD_MAX:
+        return []
+    told = []
+    for name in masters:
+        try:
+            if not (await nodes[name].offsets()).connected:
+                told.append(nodes[name])
+        except NodeTrouble:
+            state.silent.add(name)
+    return told

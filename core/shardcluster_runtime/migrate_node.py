@@ -31,15 +31,13 @@ if TYPE_CHECKING:
     from shardcluster_runtime.wire import Argument, Credentials
 
 __all__ = [
-    "LANES", "LANES_OF_OTHERS", "MigrationNode", "NodeTrouble", "Peer", "ReplicaOffsets",
-    "read_offsets",
+    "MigrationNode", "NodeTrouble", "Peer", "ReplicaOffsets", "read_offsets",
 ]  # fmt: skip
 
 COMMAND_TIMEOUT_S = 2.0
 SETSLOT_TIMEOUT_S = 5.0  # Valkey 8+ waits up to 2 s for replicas in each; two rounds and a bit
 CONNECT_TIMEOUT_S = 1.0
 LANES = 64  # connections for SETSLOT to a node with replicas: 16 gave 24k keys/s, 32 28k, 64 30k
-LANES_OF_OTHERS = 4  # to a master that is only told of new owners, beside the work
 REPLICA_ACK_WAIT_S = 2.0
 NUDGE_MS = 1  # how long a WAIT that can't be met may hold its connection up
 
@@ -109,12 +107,13 @@ class MigrationNode:
         self.name = peer.name
         self.migrates = asyncio.Semaphore(depth)
         self.lost = False  # it hung or its connection ended: nothing more is asked of it
+        self.has_replicas = False
         self._lanes: list[NodeConnection] = []
 
-    async def prepare(self, credentials: Credentials, lanes: int) -> None:
+    async def prepare(self, credentials: Credentials, lanes: int = LANES) -> None:
         """Find out whether it has replicas and open the connections for SETSLOT."""
-        offsets = await self.offsets()
-        if not offsets.connected:
+        self.has_replicas = (await self.offsets()).connected > 0
+        if not self.has_replicas:
             return
         opened = await asyncio.gather(
             *(

@@ -34,6 +34,7 @@ ROUNDS_WITHOUT_PROGRESS_MAX = 3  # of one slot: keys were sent but the source st
 BIG_BYTES_PER_S = 5 * MIB  # how slow a big key may travel; measured 10-60 MB/s
 KEYS_READ_PER_BATCH = 4  # batches of keys read ahead in one slot
 THROTTLED_BATCH_S = 0.004  # with a limit, one MIGRATE carries what the limit allows in this time
+THROTTLED_SLOTS = 256  # in one group at most: their SETSLOTs take the engine about 2 ms
 THROTTLED_BATCH_KEYS_MIN = 8  # fewer cost the source more in commands than they save in pauses
 
 _TARGET_TROUBLE = (
@@ -66,15 +67,24 @@ class MigrateOptions:
     migrate_timeout_ms: int = 300  # × in flight: how long a hung target can hold a source up
     big_key_bytes: int = MIB  # from here on a key moves alone and is reported
     largest_key_bytes: int = 512 * MIB  # from here on it is not moved
+    groups_per_pair: int = 2  # that overlap: one opens or closes while the other moves keys
+    gentle: bool = False  # no bursts: what clients of the nodes feel counts
 
     def throttled(self, keys_per_second: int) -> MigrateOptions:
-        """The same with short pauses for clients of the nodes."""
+        """The same with short pauses for clients of the nodes.
+
+        Small batches, but *large* groups of slots: what clients feel most is the node file, which
+        every node writes and syncs after each round of new owners.  A group is what fits a slice.
+        """
         batch = max(THROTTLED_BATCH_KEYS_MIN, int(keys_per_second * THROTTLED_BATCH_S))
         return replace(
             self,
             batch_keys=min(self.batch_keys, batch),
             batch_bytes=min(self.batch_bytes, MIB // 4),
             migrates_in_flight=1,
+            slots_at_once=THROTTLED_SLOTS,
+            groups_per_pair=1,
+            gentle=True,
         )
 
 
@@ -120,7 +130,11 @@ class SliceState:
             self.bucket.take(keys, loop.time())
 
     def tell(self, others: Sequence[MigrationNode], slots: Sequence[int], owner_id: str) -> None:
-        """Let other masters know of an owner, beside the work: gossip tells them, too."""
+        """Let other masters know of new owners, beside the work; the target's broadcast does, too.
+
+        Only those without replicas: with them each SETSLOT is a round trip and a node file written
+        for what the node has heard by then.  For the same reason not with a limit on keys/s.
+        """
         for node in others:
             if node.name not in self.silent:
                 task = asyncio.create_task(self._tell(node, slots, owner_id))
@@ -226,7 +240,12 @@ class PairMover:
                 self._queue.extendleft(reversed(slots[index:]))
                 break
             jobs.append(_Job(slot, keys))
-        await _all([self._measured(job) for job in jobs if job.keys])
+        filled = [job for job in jobs if job.keys]
+        if self._options.gentle:
+            for job in filled:  # one at a time: the engine would run all in one go
+                await self._measured(job)
+        else:
+            await _all([self._measured(job) for job in filled])
         return [job for job in jobs if job.state is SlotState.PLANNED]
 
     async def _measured(self, job: _Job) -> None:

@@ -96,6 +96,11 @@ class PaperNode:
         """Whether its process runs and can be talked with by other nodes."""
         return self.process is Process.RUNNING and not self.cut_off
 
+    def keys_in(self, slot: int) -> set[int]:
+        """The keys that it holds of one slot."""
+        first = slot * KEYS_PER_SLOT
+        return self.keys.intersection(range(first, first + KEYS_PER_SLOT))
+
     def copy(self) -> PaperNode:
         """A node of the same state that shares nothing that changes."""
         twin = dataclasses.replace(self)

@@ -13,7 +13,7 @@ from shardcluster import actions
 from shardcluster.actions import FailoverMode
 from shardcluster.observed import Role
 from shardcluster.slots import SlotSet
-from tests.scenarios.paper import PaperCluster, PaperNode, Process, slot_of_key
+from tests.scenarios.paper import PaperCluster, PaperNode, Process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -260,12 +260,12 @@ def _migrate(cluster: PaperCluster, move: actions.Move) -> None:
 def _copy_keys(cluster: PaperCluster, move: actions.Move, number: int) -> None:
     if (ends := _ends(cluster, move)) and move.slot in ends[1].importing:
         source, target = ends
-        moving = {key for key in source.keys if slot_of_key(key) == move.slot and key % 2 <= number}
-        target.keys |= moving
-        source.keys -= moving
-        for node in cluster.running():  # the mover waits for the copies
-            if node.master_id == target.node_id and node.link_up:
+        moving = {key for key in source.keys_in(move.slot) if key % 2 <= number}
+        for node in cluster.running():  # what a master does, its replicas are told at once
+            if node is target or (node.master_id == target.node_id and node.link_up):
                 node.keys |= moving
+            elif node is source or (node.master_id == source.node_id and node.link_up):
+                node.keys -= moving
 
 
 def _copy_first(cluster: PaperCluster, move: actions.Move) -> None:
@@ -276,14 +276,10 @@ def _copy_rest(cluster: PaperCluster, move: actions.Move) -> None:
     _copy_keys(cluster, move, 1)
 
 
-def _empty(source: PaperNode, slot: int) -> bool:
-    return not any(slot_of_key(key) == slot for key in source.keys)
-
-
 def _own_at_target(cluster: PaperCluster, move: actions.Move) -> None:
     if (ends := _ends(cluster, move)) and move.slot in ends[1].importing:
         source, target = ends
-        if _empty(source, move.slot):  # the fourth step: the source is asked
+        if not source.keys_in(move.slot):  # the fourth step: the source is asked
             target.slots |= SlotSet.of([move.slot])
             target.epoch = cluster.next_epoch()
             target.importing.pop(move.slot)

@@ -50,7 +50,7 @@ def safety(cluster: PaperCluster) -> Safety:
         for slot, other_id in owner.migrating.items():
             keys |= _handed_over(cluster, slot, other_id)
     for node in _joined(cluster):
-        keys |= {key for key in node.keys if slot_of_key(key) in node.importing}
+        keys |= {key for slot in node.importing for key in node.keys_in(slot)}
     return Safety(owned, frozenset(keys))
 
 
@@ -66,7 +66,7 @@ def _handed_over(cluster: PaperCluster, slot: int, other_id: str) -> set[int]:
     target = cluster.by_id(other_id)
     shard = target.shard if target is not None else ""
     nodes = [node for node in cluster.nodes.values() if node.shard == shard]
-    return {key for node in nodes for key in node.keys if slot_of_key(key) == slot}
+    return {key for node in nodes for key in node.keys_in(slot)}
 
 
 def _within(node: PaperNode, slots: SlotSet) -> set[int]:

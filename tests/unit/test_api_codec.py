@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shardcluster.spec_model import Durability
 from shardcluster_api.codec import (
     BatchItem,
-    Durability,
     ItemKind,
     WriteRequest,
     bytes_fields,
@@ -183,7 +183,7 @@ def test_a_query_may_be_empty_or_have_empty_parts() -> None:
 
 def test_options_of_a_write_in_a_query() -> None:
     """The same as in a body."""
-    assert write_options({}) == (None, Durability.ASYNC)
+    assert write_options({}) == (None, None)
     assert write_options({"ttl_seconds": b"1.5", "durability": b"replica"}) == (
         1500,
         Durability.REPLICA,

@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 
 from shardcluster.edits import EditError
+from shardcluster.spec_model import Spec
 from shardcluster_api.openapi import openapi_document
 from shardcluster_api.operations import OPERATIONS
 from shardcluster_runtime.control import Accepted, control_app
@@ -27,6 +28,7 @@ class _Controller:
     def __init__(self, shard: FakeShard | None = None) -> None:
         self.document: dict[str, Any] = {
             "cluster": "demo", "version": 1, "phase": "Ready", "shards": [], "nodes": [],
+            "spec": Spec().document(),
         }  # fmt: skip
         self.wishes: list[str] = []
         self.changed = asyncio.Event()
@@ -149,6 +151,20 @@ async def test_names_and_moves_come_from_the_state() -> None:
             slot = found["slot"]
             await until(lambda: gateway.topology.map.is_moving(slot, 0), "the move is known")
             assert header(await ask(gateway, "read", query="key=k"), "Node") == "shard-0-0"
+
+
+async def test_the_spec_says_where_reads_go_and_how_safe_writes_are() -> None:
+    """For requests that don't say it themselves."""
+    async with fake_shard() as shard:
+        controller = _Controller(shard)
+        policy = {"gateway": {"readFrom": "master", "durability": "replica"}}
+        controller.document["spec"]["spec"] |= policy
+        async with _serving(controller) as url, gateway_on(controller_url=url) as gateway:
+            await until(lambda: not gateway.unready(), "nodes are found through the controller")
+            shard.master.data[b"k"] = b"v"
+            assert header(await ask(gateway, "get_key", key=b"k"), "Role") == "master"
+            answer = await ask(gateway, "write", body=b'{"key":"k","value":"w"}')
+            assert document(answer)["durability"] == "replica"
 
 
 async def test_a_lagging_replica_gets_no_reads() -> None:

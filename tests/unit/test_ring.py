@@ -197,6 +197,23 @@ class TestPlan:
         assert 0 in plan["shard-0"]
         assert len(plan["shard-0"]) < 10
 
+    def test_a_shard_that_gave_a_heavy_slot_away_has_room_again(self) -> None:
+        """Else, with all others full, the search for room would have no end."""
+        cost = [40, 10, 10, 10, 1, 20, 1, 3, 1, 15, 10, 3, 10, 10, 40, 15, 1, 3, 10, 40]
+        owned = {
+            "s0": SlotSet.parse("3 6-7 14"),
+            "s1": SlotSet.parse("1 9-10 13"),
+            "s2": SlotSet.parse("0 2 4-5 18-19"),
+            "s3": SlotSet.parse("8 11-12 15-17"),
+        }
+        weights = dict.fromkeys(owned, 1.0)
+        plan = plan_ownership(
+            weights, owned, virtual_nodes=FEW_POINTS, slot_count=20, load_bound=0.1, cost=cost
+        )
+        assert sorted(slot for slots in plan.values() for slot in slots) == list(range(20))
+        for name, (_, most) in fair_band(weights, 0.1, sum(cost)).items():
+            assert sum(cost[slot] for slot in plan[name]) < most + max(cost)
+
     def test_a_shard_over_its_band_keeps_its_own_arcs(self) -> None:
         """What it gives away is what the ring would not give it anyway."""
         weights = equal(3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -37,3 +38,10 @@ def test_a_colour_belongs_to_a_name() -> None:
     assert shard_colour("shard-3") == shard_colour("shard-3")
     assert len({shard_colour(f"shard-{number}") for number in range(60)}) > 50
     assert shard_colour("odd") != shard_colour("even")
+    assert shard_colour("shard-0") == "#c62f2f"
+
+
+def test_colours_are_in_the_notation_every_reader_knows() -> None:
+    """Outside browsers hsl() comes out black."""
+    colours = [shard_colour(f"shard-{number}") for number in range(360)]
+    assert all(re.fullmatch("#[0-9a-f]{6}", colour) for colour in colours)

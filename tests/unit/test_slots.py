@@ -45,7 +45,15 @@ def test_the_engine_s_notation_is_read_and_written(slots: set[int]) -> None:
     """`parse` is the inverse of `str`."""
     one = SlotSet.of(slots)
     assert SlotSet.parse(str(one)) == one
-    assert all(first <= last for first, last in one.ranges())
+    assert repr(one) == f"SlotSet.parse({str(one)!r})"
+
+
+@given(slot_sets | st.sets(st.integers(0, 40)))
+def test_ranges_are_as_long_as_can_be(slots: set[int]) -> None:
+    """As a plain set of numbers gives them, counted one by one."""
+    firsts = [slot for slot in sorted(slots) if slot - 1 not in slots]
+    lasts = [slot for slot in sorted(slots) if slot + 1 not in slots]
+    assert SlotSet.of(slots).ranges() == tuple(zip(firsts, lasts, strict=True))
 
 
 def test_all_slots_are_one_range() -> None:

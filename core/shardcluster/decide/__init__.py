@@ -90,10 +90,12 @@ def _idle(picture: Picture) -> Decision:
         )
     silent = [node.name for node in observed.nodes if node.view is None]
     if silent:
+        missed = any(picture.ids.get(name) in picture.owned for name in silent)
+        served = "Some slots are not served:" if missed else "All slots are served, but"
         return Decision(
             Wait(IDLE_S),
             Reason.NODE_SILENT,
-            f"All slots are served, but {', '.join(silent)} does not answer.",
+            f"{served} {', '.join(silent)} does not answer.",
             healthy=False,
         )
     copying = [

@@ -21,7 +21,11 @@ __all__ = ["ended_nodes", "missing_nodes", "replicas"]
 
 
 def ended_nodes(picture: Picture) -> Decision | None:
-    """Start an ended node again, unless it still owns slots (then `lost_masters` decides)."""
+    """Start an ended node again, unless its shard's slots are its (then `lost_masters` decides).
+
+    One that owns a few beside the shard's new master, who had not heard of them, has to bring
+    them home: it keeps its id.
+    """
     if not picture.observed.can_restart:
         return None
     hold: Decision | None = None
@@ -32,7 +36,7 @@ def ended_nodes(picture: Picture) -> Decision | None:
             if node.view is None and not node.ended and not node.pending
         ]
         for node in shard.nodes:
-            if not node.ended or picture.ids.get(node.name) in picture.owned:
+            if not node.ended or node is shard.owner:
                 continue
             if picture.spec.memory_only and silent and not picture.answering:
                 # Nobody can tell who the master is; if it's this one, it would come back empty
@@ -47,7 +51,8 @@ def ended_nodes(picture: Picture) -> Decision | None:
                 continue
             # Without storage its old id would come back with nothing behind it; with the whole
             # store down (nobody answers) the old ids still carry the slots and are kept.
-            fresh = picture.spec.memory_only and bool(picture.answering)
+            owns = picture.ids.get(node.name) in picture.owned
+            fresh = picture.spec.memory_only and bool(picture.answering) and not owns
             return Decision(
                 RestartNode(node.name, fresh=fresh),
                 Reason.NODE_RESTARTING,

@@ -135,11 +135,17 @@ def _stale(line: PeerView, node: ObservedNode) -> bool:
 def strangers(picture: Picture) -> Decision | None:
     """Ids in the nodes' views that are none of the platform's nodes."""
     gone: dict[str, None] = {}
-    for peer in _stranger_lines(picture):
+    trusted: set[str] = set()
+    lines = _stranger_lines(picture)
+    for peer in lines:
         if peer.node_id in picture.owned:
             return _stranger_with_slots(picture, peer)
         if peer.flags & {"fail", "noaddr"} or _replaced(picture, peer):
             gone[peer.node_id] = None
+        elif "fail?" not in peer.flags:
+            trusted.add(peer.node_id)
+    # After a `Forget` that was cut short too few know it to agree that it failed.
+    gone |= {peer.node_id: None for peer in lines if peer.node_id not in trusted}
     if gone:
         return Decision(
             Forget(tuple(sorted(gone))),
