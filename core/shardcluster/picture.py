@@ -95,11 +95,6 @@ class Picture:
             if peer.node_id == node_id
         )
 
-    @property
-    def owner_ids(self) -> frozenset[str]:
-        """The ids that own slots: the masters that vote."""
-        return frozenset(self.owned)
-
     def votes_possible(self) -> bool:
         """Whether a majority of the masters that own slots answers."""
         alive = sum(self.ids[node.name] in self.owned for node in self.answering)
@@ -211,7 +206,9 @@ def _vanished_owners(
             ordinal=len(observed.nodes),
             address=address,
             # A place runs one process: who answers there now has taken the place of the old one.
-            ended=any(other.address == address for other in members),
+            ended=any(
+                other.address == address and other.view is not None for other in observed.nodes
+            ),
             silent_ms=observed.now_ms - max(line.pong_ms for line in lines),
             known_id=master_id,
         )

@@ -14,7 +14,7 @@ import hiredis
 from shardcluster import actions
 from shardcluster.cluster_nodes import parse_cluster_nodes
 from shardcluster.observed import Role
-from shardcluster_runtime.migrate import Peer, SliceResult, move_slots
+from shardcluster_runtime.migrate import LanePool, Peer, SliceResult, move_slots
 from shardcluster_runtime.platforms.protocol import PlatformUnable
 from shardcluster_runtime.wire import ConnectionLost, NodeConnection, NodeReplyError, Overloaded
 
@@ -49,6 +49,7 @@ class Executor:
         self._observer = observer
         self._stop_moving = stop_moving
         self._movers: dict[str, NodeConnection] = {}
+        self._lanes = LanePool(platform.credentials)
         self.on_moved: Callable[[SliceResult], None] = lambda _result: None
         self.mark_rebalanced: Callable[[], None] = lambda: None
 
@@ -69,8 +70,11 @@ class Executor:
         for connection in self._movers.values():
             connection.close()
         self._movers.clear()
+        self._lanes.close()
 
     async def _execute(self, action: actions.Action, picture: Picture) -> None:
+        if not isinstance(action, actions.MoveSlots):
+            self._lanes.close()
         match action:
             case actions.Wait():
                 pass
@@ -226,6 +230,7 @@ class Executor:
             keys_per_second=action.keys_per_second,
             stop=self._stop_moving,
             credentials=self._platform.credentials,
+            lanes=self._lanes,
         )
         self.on_moved(result)
         if result.failures:

@@ -25,7 +25,14 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from shardcluster_runtime.migrate_node import MigrationNode, NodeTrouble, Peer
+from shardcluster_runtime.migrate_node import (
+    LANES_OF_SOURCE,
+    LANES_OF_TARGET,
+    LanePool,
+    MigrationNode,
+    NodeTrouble,
+    Peer,
+)
 from shardcluster_runtime.migrate_pair import BigKey, MigrateOptions, PairMover, SliceState
 from shardcluster_runtime.throttle import TokenBucket
 
@@ -35,7 +42,7 @@ if TYPE_CHECKING:
     from shardcluster.actions import Move
     from shardcluster_runtime.wire import Credentials
 
-__all__ = ["BigKey", "MigrateOptions", "Peer", "SliceResult", "move_slots"]
+__all__ = ["BigKey", "LanePool", "MigrateOptions", "Peer", "SliceResult", "move_slots"]
 
 STOP_GRACE_S = 0.01  # after `stop`: for answers that are on their way
 OTHERS_TOLD_MAX = 16  # masters told of each slot besides the two; more learn it by gossip alone
@@ -63,11 +70,13 @@ async def move_slots(  # noqa: PLR0913 - the slice's whole input, each named at 
     stop: asyncio.Event,
     credentials: Credentials,
     options: MigrateOptions | None = None,
+    lanes: LanePool | None = None,
 ) -> SliceResult:
     """Move as many of `moves`, in order, as `budget_s` allows; see the module for the rest.
 
     `masters` are told who owns a moved slot.  `stop` ends it within milliseconds and leaves slots
     open; so does a node that is lost or hangs (its slots only).  `keys_per_second` 0 is no limit.
+    `lanes` keeps connections from one call to the next; without it they are opened each time.
     """
     loop = asyncio.get_running_loop()
     options = options or MigrateOptions()
@@ -79,6 +88,7 @@ async def move_slots(  # noqa: PLR0913 - the slice's whole input, each named at 
         bucket=TokenBucket(keys_per_second, options.batch_keys, began_s),
         ends_s=began_s + budget_s,
         credentials=credentials,
+        lanes=lanes or LanePool(credentials),
     )
     nodes = {
         name: MigrationNode(peer, options.migrates_in_flight)
@@ -98,8 +108,8 @@ async def move_slots(  # noqa: PLR0913 - the slice's whole input, each named at 
         work.cancel()
         await asyncio.wait({work, stopper})
         state.close()
-        for node in nodes.values():
-            node.close()
+        if lanes is None:
+            state.lanes.close()
     if not work.cancelled():
         work.result()  # a bug in the workers must be heard
     return SliceResult(
@@ -135,7 +145,13 @@ async def _work(
     masters: set[str],
 ) -> None:
     ends = sorted({name for pair in queues for name in pair})
-    ready = await asyncio.gather(*(_prepared(nodes[name], state) for name in ends))
+    targets = {target for _, target in queues}
+    ready = await asyncio.gather(
+        *(
+            _prepared(nodes[name], LANES_OF_TARGET if name in targets else LANES_OF_SOURCE, state)
+            for name in ends
+        )
+    )
     broken = {name for name, fine in zip(ends, ready, strict=True) if not fine}
     others = await _to_be_told(sorted(masters.difference(broken)), nodes, state)
     movers = []
@@ -145,16 +161,16 @@ async def _work(
         told = [node for node in others if node.name not in {source, target}]
         mover = PairMover(nodes[source], nodes[target], told, queue, state)
         movers += [mover] * state.options.groups_per_pair
-    state.groups = max(1, len(movers))
+    state.meeting.expected = max(1, len(movers))
     async with asyncio.TaskGroup() as group:
         for mover in movers:
             group.create_task(mover.run())
     await state.told()
 
 
-async def _prepared(node: MigrationNode, state: SliceState) -> bool:
+async def _prepared(node: MigrationNode, lanes: int, state: SliceState) -> bool:
     try:
-        await node.prepare(state.credentials)
+        await node.prepare(state.lanes, lanes)
     except NodeTrouble as trouble:
         state.stopped = str(trouble)
         return False

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import hiredis
 
 from shardcluster.cluster_nodes import parse_info
-from shardcluster_runtime.wire import ConnectionLost, NodeConnection, Overloaded
+from shardcluster_runtime.wire import ConnectionLost, NodeConnection, NodeReplyError, Overloaded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,13 +31,16 @@ if TYPE_CHECKING:
     from shardcluster_runtime.wire import Argument, Credentials
 
 __all__ = [
-    "MigrationNode", "NodeTrouble", "Peer", "ReplicaOffsets", "read_offsets",
+    "LANES_OF_SOURCE", "LANES_OF_TARGET", "LanePool", "MigrationNode", "NodeTrouble", "Peer", "ReplicaOffsets", "read_offsets",
 ]  # fmt: skip
 
 COMMAND_TIMEOUT_S = 2.0
 SETSLOT_TIMEOUT_S = 5.0  # Valkey 8+ waits up to 2 s for replicas in each; two rounds and a bit
 CONNECT_TIMEOUT_S = 1.0
-LANES = 64  # connections for SETSLOT to a node with replicas: 16 gave 24k keys/s, 32 28k, 64 30k
+LANES_OF_TARGET = 192  # connections for SETSLOT to a node with replicas: 16 gave 24k keys/s, 32
+LANES_OF_SOURCE = 64  # 28k, 64 30k; more at a target mean fewer writes of every node's node file
+LANES_MAX = 512  # of a pool: file descriptors are few (a usual limit is 1024 a process)
+LANES_LEAST = 8  # even where that makes more than LANES_MAX
 REPLICA_ACK_WAIT_S = 2.0
 NUDGE_MS = 1  # how long a WAIT that can't be met may hold its connection up
 
@@ -98,8 +101,48 @@ def read_offsets(info: str) -> ReplicaOffsets:
     )
 
 
+class LanePool:
+    """Connections for SETSLOT, kept from slice to slice; `close` it when no slots move any more."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        """How to log in."""
+        self._credentials = credentials
+        self._lanes: dict[Address, list[NodeConnection]] = {}
+
+    async def lanes(self, address: Address, count: int) -> list[NodeConnection]:
+        """At least one and at most `count` connections to a node.
+
+        Raises what `NodeConnection.open` raises when there is none to be had.
+        """
+        kept = [lane for lane in self._lanes.get(address, ()) if not lane.closed]
+        self._lanes[address] = kept
+        taken = sum(len(lanes) for lanes in self._lanes.values())
+        missing = min(count - len(kept), max(LANES_LEAST - len(kept), LANES_MAX - taken))
+        opened = await asyncio.gather(
+            *(
+                NodeConnection.open(
+                    address, timeout_s=CONNECT_TIMEOUT_S, credentials=self._credentials
+                )
+                for _ in range(missing)
+            ),
+            return_exceptions=True,
+        )
+        kept += [lane for lane in opened if isinstance(lane, NodeConnection)]
+        failed = [error for error in opened if isinstance(error, BaseException)]
+        if failed and not kept:
+            raise failed[0]
+        return kept[:count]
+
+    def close(self) -> None:
+        """End all of them; the pool can be used again."""
+        for lanes in self._lanes.values():
+            for lane in lanes:
+                lane.close()
+        self._lanes.clear()
+
+
 class MigrationNode:
-    """One node while slots move; `prepare` first, `close` at the end."""
+    """One node while slots move; `prepare` comes first."""
 
     def __init__(self, peer: Peer, depth: int) -> None:
         """`depth`: how many MIGRATEs may be in the node's queue at once."""
@@ -110,32 +153,16 @@ class MigrationNode:
         self.has_replicas = False
         self._lanes: list[NodeConnection] = []
 
-    async def prepare(self, credentials: Credentials, lanes: int = LANES) -> None:
-        """Find out whether it has replicas and open the connections for SETSLOT."""
+    async def prepare(self, pool: LanePool, lanes: int) -> None:
+        """Find out whether it has replicas and have connections for SETSLOT then."""
         self.has_replicas = (await self.offsets()).connected > 0
         if not self.has_replicas:
             return
-        opened = await asyncio.gather(
-            *(
-                NodeConnection.open(
-                    self.peer.connection.address,
-                    timeout_s=CONNECT_TIMEOUT_S,
-                    credentials=credentials,
-                )
-                for _ in range(lanes)
-            ),
-            return_exceptions=True,
-        )
-        self._lanes = [lane for lane in opened if isinstance(lane, NodeConnection)]
-        if not self._lanes:
-            message = f"{self.name} takes no more connections: {opened[0]}"
-            raise NodeTrouble(message)
-
-    def close(self) -> None:
-        """End the extra connections."""
-        for lane in self._lanes:
-            lane.close()
-        self._lanes.clear()
+        try:
+            self._lanes = await pool.lanes(self.peer.connection.address, lanes)
+        except (OSError, NodeReplyError, TimeoutError) as error:
+            message = f"{self.name} takes no more connections: {error}"
+            raise NodeTrouble(message) from error
 
     async def calls(
         self, commands: Sequence[tuple[Argument, ...]], timeout_s: float = COMMAND_TIMEOUT_S

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Coroutine, Sequence
 
-    from shardcluster_runtime.migrate_node import MigrationNode
+    from shardcluster_runtime.migrate_node import LanePool, MigrationNode
     from shardcluster_runtime.throttle import TokenBucket
     from shardcluster_runtime.wire import Argument, Credentials
 
@@ -88,6 +88,34 @@ class MigrateOptions:
         )
 
 
+class Meeting:
+    """Where groups wait for each other, so that their slots change hands in the same moment."""
+
+    def __init__(self) -> None:
+        """Nobody is expected yet."""
+        self.expected = 1
+        self._arrived = 0
+        self._together = asyncio.Event()
+
+    async def meet(self) -> None:
+        """Return when all that are still expected have come."""
+        self._arrived += 1
+        together = self._together
+        self._look()
+        await together.wait()
+
+    def leave(self) -> None:
+        """Come no more."""
+        self.expected -= 1
+        self._look()
+
+    def _look(self) -> None:
+        if self._arrived >= self.expected:
+            self._together.set()
+            self._together = asyncio.Event()
+            self._arrived = 0
+
+
 @dataclass
 class SliceState:
     """What all pairs of one slice share."""
@@ -96,7 +124,8 @@ class SliceState:
     bucket: TokenBucket
     ends_s: float
     credentials: Credentials
-    groups: int = 1  # of slots that are on their way side by side
+    lanes: LanePool
+    meeting: Meeting = field(default_factory=Meeting)
     stopping: bool = False
     stopped: str = ""
     moved_keys: int = 0
@@ -118,7 +147,7 @@ class SliceState:
     def room(self) -> float:
         """How many keys one more group may bring in: its share of what the time left allows."""
         left_s = max(0.0, self.ends_s - asyncio.get_running_loop().time())
-        return self.bucket.rate_per_s * left_s / self.groups or float("inf")
+        return self.bucket.rate_per_s * left_s / self.meeting.expected or float("inf")
 
     async def may_send(self, keys: int) -> None:
         """Return when the limit on keys/s lets `keys` more go."""
@@ -204,10 +233,14 @@ class PairMover:
                 jobs = await self._looked_at(self._next_slots())
                 jobs = await self._opened(jobs)
                 await _all([self._emptied(job) for job in jobs])
+                if self._options.gentle:
+                    await self._state.meeting.meet()
                 await self._closed([job for job in jobs if job.state is SlotState.EMPTY])
         except NodeTrouble as trouble:
             self._ended = True
             self._state.stopped = self._state.stopped or str(trouble)
+        finally:
+            self._state.meeting.leave()
         for node in (self._source, self._target):
             if node.lost and not self._state.stopped:  # another pair's words may say more
                 self._state.stopped = f"The connection to {node.name} was lost."

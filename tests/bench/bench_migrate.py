@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from shardcluster.actions import Move
 from shardcluster.slots import key_slot
-from shardcluster_runtime.migrate import move_slots
+from shardcluster_runtime.migrate import LanePool, move_slots
 from shardcluster_runtime.wire import Credentials
 from tests.cluster.mini_cluster import MiniCluster, eventually, mini_cluster, server_binary
 
@@ -127,6 +127,7 @@ async def _by_us(taken: Mapping[str, SlotSet], *, replicas: int) -> tuple[int, f
         peers = {node.name: node.peer() for node in cluster.masters}
         began_s = time.perf_counter()
         rest = moves
+        lanes = LanePool(Credentials())
         while rest:
             result = await move_slots(
                 rest,
@@ -136,11 +137,13 @@ async def _by_us(taken: Mapping[str, SlotSet], *, replicas: int) -> tuple[int, f
                 keys_per_second=0,
                 stop=asyncio.Event(),
                 credentials=Credentials(),
+                lanes=lanes,
             )
             assert result.moved_slots, result.stopped or result.failures
             done = set(result.moved_slots)
             rest = [move for move in rest if move.slot not in done]
         took_s = time.perf_counter() - began_s
+        lanes.close()
         await eventually(cluster.one_owner_each, "our move is agreed on")
         assert set(await target.slots()) == {move.slot for move in moves}
         return await target.call("DBSIZE"), took_s

@@ -46,11 +46,14 @@ def _free(port: int) -> bool:
                 return False
     return True
 
+# Not the one that pytest-randomly seeds alike in every worker.
+_random = random.SystemRandom()
+
 
 def free_block() -> int:
     """The first of several ports that are free, each with its bus port."""
     for _ in range(BLOCK_ATTEMPTS_MAX):
-        first = random.randrange(BLOCK_FIRST, BLOCK_LAST)
+        first = _random.randrange(BLOCK_FIRST, BLOCK_LAST)
         if all(_free(port) for port in range(first, first + BLOCK_CHECKED)):
             return first
     message = "no free ports"

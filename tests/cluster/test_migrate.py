@@ -12,7 +12,7 @@ from redis.cluster import RedisCluster
 
 from shardcluster.actions import Move
 from shardcluster.slots import key_slot
-from shardcluster_runtime.migrate import MigrateOptions, SliceResult, move_slots
+from shardcluster_runtime.migrate import LanePool, MigrateOptions, SliceResult, move_slots
 from shardcluster_runtime.migrate_node import MigrationNode, NodeTrouble, read_offsets
 from shardcluster_runtime.wire import Credentials
 from tests.cluster.mini_cluster import MiniCluster, MiniNode, eventually, mini_cluster
@@ -256,11 +256,12 @@ async def test_a_source_that_dies_is_continued_from_its_promoted_replica() -> No
     """The replica that took over has every key that was not moved yet."""
     async with mini_cluster(3, owners=3, replicas=1) as cluster:
         values = await _fill(cluster)
+        lanes = LanePool(Credentials())
         for node in cluster.masters:
             migration_node = MigrationNode(node.peer(), 1)
-            await migration_node.prepare(Credentials(), 1)
+            await migration_node.prepare(lanes, 1)
             await migration_node.replicated()
-            migration_node.close()
+        lanes.close()
         source, heir = cluster.masters[0], cluster.replicas[0]
         moves = [Move(slot, "m0", "m1") for slot in list(await source.slots())[::2]]
         moving = asyncio.create_task(_move(cluster, moves, keys_per_second=SLOW_KEYS_PER_SECOND))
@@ -385,7 +386,8 @@ async def test_a_replica_that_does_not_follow_keeps_slots_from_closing() -> None
         ours = MiniNode("m0", master.port, master.folder, ())
         await ours.connect()
         node = MigrationNode(ours.peer(), 1)
-        await node.prepare(Credentials(), 2)
+        lanes = LanePool(Credentials())
+        await node.prepare(lanes, 2)
         await master.call("SET", "a", "1")
         await node.replicated()
         offsets = read_offsets((await ours.call("INFO", "replication")).decode())
@@ -401,7 +403,7 @@ async def test_a_replica_that_does_not_follow_keeps_slots_from_closing() -> None
         await node.replicated()
         assert await replica.call("READONLY") == b"OK"
         assert await replica.call("GET", "a") == b"2"
-        node.close()
+        lanes.close()
         ours.end()
 
 

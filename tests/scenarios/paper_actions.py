@@ -14,6 +14,7 @@ from shardcluster.actions import FailoverMode
 from shardcluster.observed import Role
 from shardcluster.slots import SlotSet
 from tests.scenarios.paper import PaperCluster, PaperNode, Process
+from tests.scenarios.paper_checks import effective_slots
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -155,8 +156,10 @@ def _forget(
 def _scale(cluster: PaperCluster, shard: str, count: int) -> Iterator[str]:
     for name, node in list(cluster.nodes.items()):
         if node.shard == shard and node.listed and node.ordinal >= count:
-            if node.process is not Process.ENDED or cluster.storage:
-                _refuse_loss(node, "taken away")
+            # A node that was replaced while it was silent may still believe that it owns slots.
+            if owned := effective_slots(cluster).get(name):
+                message = f"{name} owns {len(owned)} slots: taken away"
+                raise PaperViolation(message)
             del cluster.nodes[name]
             cluster.remembered.pop(name, None)
             if cluster.spare_nodes is not None:

@@ -57,8 +57,6 @@ def formation(picture: Picture) -> Decision | None:
         if shard is None or shard.master is None:
             return _wait(f"{name} has no master to give slots to yet.")
         gifts.append((shard.master.name, new))
-    if not gifts:
-        return None
     return Decision(
         AddSlots(tuple(gifts)),
         Reason.DATA_LOST if anew else Reason.FORMING,

@@ -110,7 +110,7 @@ def plan_moves(picture: Picture, shards: tuple[str, ...]) -> tuple[Move, ...]:
         lost = shard.slots - target[shard.name] if shard.name in target else shard.slots
         if lost:
             moves += _moves_of(picture, shard, lost, target)
-        moves += _strays(shard)
+        moves += _strays(shard, lost)
     return tuple(sorted(moves, key=lambda move: move.slot))
 
 
@@ -131,15 +131,15 @@ def _moves_of(
     return found
 
 
-def _strays(shard: ShardPicture) -> list[Move]:
-    """Slots owned by a second master of the same shard go home to the first."""
+def _strays(shard: ShardPicture, lost: SlotSet) -> list[Move]:
+    """Slots that stay in the shard, owned by a second master of it, go home to the first."""
     if shard.master is None:
         return []
     return [
         Move(slot, node.name, shard.master.name)
         for node in shard.nodes
         if node is not shard.master and node.view is not None and node.view.role is Role.MASTER
-        for slot in node.view.slots
+        for slot in node.view.slots - lost
     ]
 
 

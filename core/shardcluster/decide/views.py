@@ -62,8 +62,9 @@ def outsiders(picture: Picture) -> list[ObservedNode]:
     for node in picture.answering:
         view = node.view
         assert view is not None
-        knows_hub = any(peer.node_id == hub.view.node_id for peer in view.peers)
-        if view.node_id not in known_by_hub and not knows_hub:
+        if view.node_id in known_by_hub:
+            continue
+        if not any(peer.node_id == hub.view.node_id for peer in view.peers):
             found.append(node)
     return found
 
@@ -164,9 +165,11 @@ def _stranger_lines(picture: Picture) -> list[PeerView]:
         node.name not in picture.ids and not _unstarted(node) for node in picture.observed.nodes
     ):
         return []
+    outside = outsiders(picture)  # whom they know is their affair
     return [
         peer
         for node in picture.answering
+        if node not in outside
         for peer in (node.view.peers if node.view is not None else ())
         if peer.node_id not in picture.names and "handshake" not in peer.flags
     ]
