@@ -13,7 +13,7 @@ RUN_READY := $(VENV)/.ready-run
 DEV_READY := $(VENV)/.ready-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help run test compose-test checks format bench lock lock-check setup clean
+.PHONY: help run test compose-test checks format bench generate lock lock-check setup clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -47,6 +47,9 @@ format: $(DEV_READY) ## put the source into its format, mend what ruff can mend
 
 bench: $(DEV_READY) ## measure; prints a table, writes build/bench.json, fails when a line is missed
 	@$(BIN)/python -m tests.bench
+
+generate: $(DEV_READY) ## write the files that are made from the source
+	@$(BIN)/python tools/generate.py
 
 lock: $(DEV_READY) ## pin the newest allowed versions anew, with hashes
 	@$(BIN)/python tools/lock.py

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from shardcluster.observed import ObservedNode, Role
-from shardcluster.slots import SLOT_COUNT, SlotSet
+from shardcluster.slots import SlotSet
 
 if TYPE_CHECKING:
     from shardcluster.observed import Address, NodeView, Observed, PeerView
@@ -198,7 +198,9 @@ def _vanished_owners(
         master_id = _view(node).master_id
         if master_id is None or master_id in known or master_id not in owned:
             continue
-        lines = [peer for other in members for peer in _view(other).peers if peer.node_id == master_id]
+        lines = [
+            peer for other in members for peer in _view(other).peers if peer.node_id == master_id
+        ]
         address = lines[0].address
         found[node.shard] = ObservedNode(
             name=f"node {master_id[:8]}",
@@ -245,7 +247,9 @@ def _ownership(answering: list[ObservedNode]) -> tuple[dict[str, SlotSet], SlotS
                 hearsay[peer.node_id] = (peer.config_epoch, peer.slots)
             elif peer.config_epoch == epoch:
                 hearsay[peer.node_id] = (epoch, slots | peer.slots)
-    for node_id, (_, slots) in sorted(hearsay.items(), key=lambda item: -item[1][0]):
+    for node_id, (_, slots) in sorted(
+        hearsay.items(), key=lambda item: (-item[1][0], item[0])
+    ):
         if mine := slots - claimed:
             owned[node_id] = mine
             claimed |= mine
@@ -282,8 +286,3 @@ def _leader(nodes: tuple[ObservedNode, ...], ids: dict[str, str]) -> ObservedNod
     return next(
         (node for node in masters if ids[node.name] in followed), masters[0] if masters else None
     )
-
-
-def all_slots_owned(picture: Picture) -> bool:
-    """Whether each of the 16,384 slots has an owner."""
-    return sum(len(slots) for slots in picture.owned.values()) == SLOT_COUNT

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["ActionFailed", "Executor"]
 
 COMMAND_TIMEOUT_S = 2.0
-SLICE_S = 1.0  # of moving slots, between two looks at the whole
+SLICE_S = 2.0  # of moving slots, between two looks at the whole
 VOTE_WAIT_S = 0.4  # FORCE: measured 10-14 ms; past this the vote was refused or lost
 HANDOVER_WAIT_S = 2.0  # graceful: the replica has to catch up first
 ROLE_POLL_S = 0.003

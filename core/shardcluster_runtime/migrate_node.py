@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +26,14 @@ from shardcluster.cluster_nodes import parse_info
 from shardcluster_runtime.wire import ConnectionLost, NodeConnection, NodeReplyError, Overloaded
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from shardcluster.observed import Address
     from shardcluster_runtime.wire import Argument, Credentials
 
 __all__ = [
-    "LANES_OF_SOURCE", "LANES_OF_TARGET", "LanePool", "MigrationNode", "NodeTrouble", "Peer", "ReplicaOffsets", "read_offsets",
+    "LANES_OF_SOURCE", "LANES_OF_TARGET", "LanePool", "MigrationNode", "NodeTrouble", "Peer",
+    "ReplicaOffsets", "read_offsets",
 ]  # fmt: skip
 
 COMMAND_TIMEOUT_S = 2.0
@@ -148,7 +150,10 @@ class MigrationNode:
         """`depth`: how many MIGRATEs may be in the node's queue at once."""
         self.peer = peer
         self.name = peer.name
-        self.migrates = asyncio.Semaphore(depth)
+        self._depth = depth
+        self._migrates = asyncio.Semaphore(depth)
+        self._alone = asyncio.Lock()
+        self._held_up_until_s = 0.0
         self.lost = False  # it hung or its connection ended: nothing more is asked of it
         self.has_replicas = False
         self._lanes: list[NodeConnection] = []
@@ -163,6 +168,24 @@ class MigrationNode:
         except (OSError, NodeReplyError, TimeoutError) as error:
             message = f"{self.name} takes no more connections: {error}"
             raise NodeTrouble(message) from error
+
+    @asynccontextmanager
+    async def turn(self, *, alone: bool) -> AsyncIterator[None]:
+        """One of the `depth` places in the node's queue for a MIGRATE, or all of them."""
+        if not alone:
+            async with self._migrates:
+                yield
+            return
+        # The lock: two that gather places would each hold what the other needs.
+        async with self._alone, AsyncExitStack() as places:
+            for _ in range(self._depth):
+                await places.enter_async_context(self._migrates)
+            yield
+
+    def held_up(self, seconds: float) -> None:
+        """It may answer nothing for so long: a big key is under way."""
+        until_s = asyncio.get_running_loop().time() + seconds
+        self._held_up_until_s = max(self._held_up_until_s, until_s)
 
     async def calls(
         self, commands: Sequence[tuple[Argument, ...]], timeout_s: float = COMMAND_TIMEOUT_S
@@ -190,6 +213,9 @@ class MigrationNode:
         commands: Sequence[tuple[Argument, ...]],
         timeout_s: float,
     ) -> list[Any]:
+        if self._held_up_until_s:
+            left_s = self._held_up_until_s - asyncio.get_running_loop().time()
+            timeout_s += max(0.0, left_s)
         try:
             async with asyncio.timeout(timeout_s):
                 futures = [

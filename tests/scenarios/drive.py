@@ -13,15 +13,15 @@ from tests.scenarios.paper_actions import apply
 from tests.scenarios.paper_checks import assert_safe, safety
 
 if TYPE_CHECKING:
-    from paper import PaperCluster
+    from tests.scenarios.paper import PaperCluster
 
     from shardcluster.observed import Observed
 
 __all__ = ["RESTING", "decide_checked", "run", "spec_of", "step"]
 
 PASSES_MAX = 400
-WAIT_TICK_MS = 500
-PATIENCE_MS = 12_000  # a wait that lasts longer than this is where the store rests
+WAIT_TICK_MS = 1_000
+PATIENCE_MS = 5_000  # a wait that lasts longer than this is where the store rests
 RESTING = frozenset({Reason.IDLE, Reason.PAUSED, Reason.REBALANCE_WANTED})
 LOSS_TOLD = frozenset({Reason.DATA_LOST, Reason.SHARD_LOST})
 

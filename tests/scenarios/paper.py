@@ -29,6 +29,7 @@ KEYED_SLOT_STEP = 8  # every eighth slot holds keys
 REJOIN_DELAY_MS = 2_000  # a master that started or joined doesn't serve yet
 FORGET_BAN_MS = 60_000
 FIRST_PORT = 7000
+FIRST_OFFSET = 14
 START_MS = 1_000_000
 HANDSHAKE_ID = "f" * 40
 
@@ -382,7 +383,7 @@ class PaperCluster:
             node.syncing = True
             return
         node.link_up, node.syncing = True, False
-        master.offset = max(master.offset, node.offset) + 1
+        master.offset = max(master.offset, node.offset, FIRST_OFFSET)
         node.offset = master.offset
         node.keys = set(master.keys)
         if self.replicas_know_open_slots:

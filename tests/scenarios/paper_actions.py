@@ -28,6 +28,11 @@ class PaperViolation(AssertionError):
     """The action would have harmed the store."""
 
 
+def _require(holds: object, otherwise: str) -> None:
+    if not holds:
+        raise PaperViolation(otherwise)
+
+
 def apply(cluster: PaperCluster, action: actions.Action) -> None:
     """Do the whole action, and let the nodes hear of it."""
     for _ in steps(cluster, action):
@@ -58,8 +63,7 @@ def steps(cluster: PaperCluster, action: actions.Action) -> Iterator[str]:
             cluster.begin(name, fresh=fresh)
             yield "started"
         case actions.Fence(name):
-            if not cluster.can_fence:
-                raise PaperViolation("this platform can't fence")
+            _require(cluster.can_fence, "this platform can't fence")
             if cluster.nodes[name].process is not Process.ENDED:
                 cluster.end(name)
             yield "fenced"
@@ -102,10 +106,9 @@ def _commands(cluster: PaperCluster, action: actions.Action) -> Iterator[str]:
 
 
 def _refuse_loss(node: PaperNode, what: str) -> None:
-    if node.role is Role.MASTER and (node.slots or node.keys):
-        raise PaperViolation(
-            f"{node.name} holds {len(node.slots)} slots and {len(node.keys)} keys: {what}"
-        )
+    holds = node.role is Role.MASTER and (node.slots or node.keys)
+    said = f"{node.name} holds {len(node.slots)} slots and {len(node.keys)} keys: {what}"
+    _require(not holds, said)
 
 
 def _reset(cluster: PaperCluster, node: PaperNode) -> None:
@@ -130,8 +133,9 @@ def _replicate(cluster: PaperCluster, node: PaperNode, master_id: str) -> None:
 def _add_slots(cluster: PaperCluster, gifts: tuple[tuple[str, SlotSet], ...]) -> Iterator[str]:
     for name, slots in gifts:
         for other in cluster.nodes.values():
-            if other.slots & slots:
-                raise PaperViolation(f"{other.name} owns {other.slots & slots} given to {name}")
+            _require(
+                not other.slots & slots, f"{other.name} owns {other.slots & slots} given to {name}"
+            )
         node = cluster.nodes[name]
         if node.running and node.role is Role.MASTER:
             node.slots |= slots
@@ -157,9 +161,8 @@ def _scale(cluster: PaperCluster, shard: str, count: int) -> Iterator[str]:
     for name, node in list(cluster.nodes.items()):
         if node.shard == shard and node.listed and node.ordinal >= count:
             # A node that was replaced while it was silent may still believe that it owns slots.
-            if owned := effective_slots(cluster).get(name):
-                message = f"{name} owns {len(owned)} slots: taken away"
-                raise PaperViolation(message)
+            owned = effective_slots(cluster).get(name)
+            _require(not owned, f"{name} owns {owned}: taken away")
             del cluster.nodes[name]
             cluster.remembered.pop(name, None)
             if cluster.spare_nodes is not None:
@@ -197,8 +200,8 @@ def _failover(cluster: PaperCluster, action: actions.Failover) -> Iterator[str]:
     elif action.mode is FailoverMode.FORCE and _vote(cluster, heir):
         _promote(cluster, heir)
     elif action.mode is FailoverMode.TAKEOVER or action.takeover_if_refused:
-        if master is not None and master.process is not Process.ENDED:
-            raise PaperViolation(f"{heir.name} takes over from {master.name}, which is alive")
+        dead = master is None or master.process is Process.ENDED
+        _require(dead, f"{heir.name} takes over from a master that is alive")
         _promote(cluster, heir)
     yield "became master"
 

@@ -223,7 +223,7 @@ class Teller:
         self.do_begin_fresh(*names)
 
     def do_restart_all(self, *words: str) -> None:
-        """Every node ends and starts; `addresses=new`: at other addresses, with a new controller."""
+        """Every node ends and starts, `addresses=new` elsewhere; the controller is a new one."""
         for name in list(self.cluster.nodes):
             self.cluster.end(name)
         for name in list(self.cluster.nodes):

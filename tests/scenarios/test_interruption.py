@@ -1,4 +1,4 @@
-"""Every plan is cut short everywhere: after each sub-step, and with each node lost at each decision.
+"""Every plan is cut short: after each sub-step, and with each node lost at each decision.
 
 The controller that follows remembers nothing.  It must bring the store to the spec's shape with
 nothing lost on the way, whatever was half done.
@@ -194,7 +194,7 @@ def test_any_node_silent_before_any_decision_is_held_out_and_made_good(
 @pytest.mark.parametrize("tell", [add_shard, remove_shard], ids=lambda tell: tell.__name__)
 @pytest.mark.parametrize("modern", [True, False], ids=["modern", "old"])
 def test_source_or_target_killed_at_any_step_of_a_move_loses_nothing(
-    tell: Callable[[], Story], modern: bool
+    tell: Callable[[], Story], *, modern: bool
 ) -> None:
     """Also on engines that keep open slots in the master only."""
     story = tell()

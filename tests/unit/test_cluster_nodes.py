@@ -10,8 +10,8 @@ from shardcluster.slots import SlotSet
 
 A, B, C = "a" * 40, "b" * 40, "c" * 40
 REPLY = f"""\
-{A} 127.0.0.1:7100@17100,,shard-id=77 myself,master - 0 0 3 connected 0-5460 5462 [5461->-{B}] [7-<-{B}]
-{B} 127.0.0.1:7101@17101,host.example,tls-port=0 master,fail? - 1 1700000000123 2 disconnected 5463-10922
+{A} 127.0.0.1:7100@1,,shard-id=77 myself,master - 0 0 3 connected 0-5460 5462 [5->-{B}] [7-<-{B}]
+{B} 127.0.0.1:7101@1,a.example,tls-port=0 master,fail? - 1 1700000000123 2 disconnected 5463-10922
 {C} ::1:7102@17102 slave,noaddr {A} 0 5 3 connected
 {"d" * 40} :0@0 handshake - 1 0 0 disconnected
 """
@@ -32,7 +32,7 @@ def test_a_whole_reply_is_read() -> None:
     assert replica.master_id == A
     assert not replica.slots
     assert shaking.address == Address("", 0)
-    assert nodes.migrating == (OpenSlot(5461, B),)
+    assert nodes.migrating == (OpenSlot(5, B),)
     assert nodes.importing == (OpenSlot(7, B),)
 
 

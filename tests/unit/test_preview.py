@@ -32,9 +32,7 @@ def test_a_shard_more_is_told_with_its_nodes_and_the_very_slots_that_will_move()
     run_until_ready = PaperCluster.copy(cluster)
     run(run_until_ready, spec_of(3, 1, rebalance={"mode": "manual"}))
     moves = plan_moves(draw(spec, run_until_ready.observe()), spec.wanted_shards())
-    assert {move.slot for move in moves} == {
-        slot for _, _, slots in found.moves for slot in slots
-    }
+    assert {move.slot for move in moves} == {slot for _, _, slots in found.moves for slot in slots}
 
 
 def test_a_shard_less_is_told_with_the_nodes_that_stop() -> None:

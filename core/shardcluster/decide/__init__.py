@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from shardcluster.actions import Decision, MarkFormed, MarkRebalanced, Reason, Wait
 from shardcluster.decide import formation, lost_masters, moves, nodes, settings, shrink, views
 from shardcluster.decide.timing import IDLE_S, SOON_S
-from shardcluster.picture import all_slots_owned, draw
+from shardcluster.picture import draw
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,9 +79,8 @@ def decide_on(picture: Picture) -> Decision:
 
 
 def _idle(picture: Picture) -> Decision:
+    # Every slot has an owner here: `formation` has something to say while one has none.
     observed, spec = picture.observed, picture.spec
-    if not all_slots_owned(picture):
-        return Decision(Wait(SOON_S), Reason.FORMING, "Waiting for every slot to have an owner.")
     if not observed.formed_before:
         return Decision(MarkFormed(), Reason.FORMING, f"The store {spec.name} is formed.")
     if observed.rebalance_asked:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from shardcluster.actions import AddSlots, Decision, Reason, Wait
 from shardcluster.decide.ownership import owned_by_shard, wanted_ownership
 from shardcluster.decide.timing import SOON_S
-from shardcluster.decide.views import outsiders
+from shardcluster.decide.views import foreign_nodes, introductions
 
 if TYPE_CHECKING:
     from shardcluster.picture import Picture
@@ -29,8 +29,8 @@ def formation(picture: Picture) -> Decision | None:
     if silent or any(picture.shard(name) is None for name in wanted):
         return _wait(f"{len(picture.unowned)} slots have no owner; waiting for every node to answer"
                      f" ({', '.join(silent[:3]) or 'starting'}).")  # fmt: skip
-    if outsiders(picture):
-        return None  # one with foreign data, whom `foreign_nodes` told of, is given nothing
+    if foreign_nodes(picture) or introductions(picture):
+        return None  # those concerns told of it; slots go to nodes that know each other
     anew = picture.observed.formed_before and not picture.owned
     if anew and not spec.memory_only:
         return _stop(

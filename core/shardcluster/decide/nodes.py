@@ -84,7 +84,8 @@ def missing_nodes(picture: Picture) -> Decision | None:
                 " more.",
                 healthy=False,
             )
-        elif shard is not None:
+        else:
+            assert shard is not None  # it has all its nodes
             hold = hold or _pending(shard)
     return hold
 

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from shardcluster.observed import NodeView, ObservedNode, PeerView
     from shardcluster.picture import Picture
 
-__all__ = [
-    "disagreeing", "foreign_nodes", "introductions", "outsiders", "remarks", "strangers"
-]  # fmt: skip
+__all__ = ["disagreeing", "foreign_nodes", "introductions", "remarks", "strangers"]
 
 
 def disagreeing(picture: Picture) -> Decision | None:
@@ -52,7 +50,7 @@ def _past(picture: Picture, view: NodeView) -> _Past:
     return _Past.LEFTOVERS if others else _Past.BLANK
 
 
-def outsiders(picture: Picture) -> list[ObservedNode]:
+def _outsiders(picture: Picture) -> list[ObservedNode]:
     """Answering nodes that neither know the hub nor are known by it."""
     hub = picture.hub
     if hub is None or hub.view is None:
@@ -72,7 +70,7 @@ def outsiders(picture: Picture) -> list[ObservedNode]:
 def foreign_nodes(picture: Picture) -> Decision | None:
     """Nodes with another cluster's past: leftovers are wiped off, data is respected."""
     hold: Decision | None = None
-    for node in outsiders(picture):
+    for node in _outsiders(picture):
         view = node.view
         assert view is not None
         past = _past(picture, view)
@@ -98,7 +96,7 @@ def introductions(picture: Picture) -> Decision | None:
     hub = picture.hub
     if hub is None or hub.view is None:
         return None
-    outside = {node.name for node in outsiders(picture)}
+    outside = {node.name for node in _outsiders(picture)}
     lines = {peer.node_id: peer for peer in hub.view.peers}
     unmet = []
     for node in picture.answering:
@@ -165,7 +163,7 @@ def _stranger_lines(picture: Picture) -> list[PeerView]:
         node.name not in picture.ids and not _unstarted(node) for node in picture.observed.nodes
     ):
         return []
-    outside = outsiders(picture)  # whom they know is their affair
+    outside = _outsiders(picture)  # whom they know is their affair
     return [
         peer
         for node in picture.answering

@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from shardcluster_runtime.server_binary import Server
 from shardcluster_runtime.wire import Credentials
 
-if TYPE_CHECKING:
-    from pathlib import Path
+__all__ = ["BUS_PORT_OFFSET", "NodePaths", "NodeSettings", "container_config", "server_config"]
 
-    from shardcluster_runtime.server_binary import Server
-
-__all__ = ["BUS_PORT_OFFSET", "NodePaths", "NodeSettings", "server_config"]
-
+CONTAINER_PORT = 6379
 BUS_PORT_OFFSET = 10_000  # the engine's own distance from a node's port to its cluster bus port
 # A replica that lost its master longer ago than this many node timeouts doesn't stand for election
 # by itself.  10 is the engine's default and is kept: it bounds how stale a copy may be that gossip
@@ -85,6 +82,23 @@ def server_config(
         single += [("requirepass", password), ("masterauth", password)]
     text += b"".join(_line(name, value) for name, value in single)
     return b"# Written by ShardCluster at each start of the node; changes here are lost.\n" + text
+
+
+def container_config(settings: NodeSettings) -> bytes:
+    """The same for a node alone in a container, whose start script gives the folder and address.
+
+    Any engine that ShardCluster works with understands it.
+    """
+    oldest = Server(Path("valkey-server"), "Valkey", (7, 2, 0))
+    lines = {
+        **_tunables(settings),
+        **_fixed(oldest, "0.0.0.0", CONTAINER_PORT),  # noqa: S104 - the container's own network
+        # Its clients are other containers, and no published port leads here.
+        "protected-mode": "no",
+    }
+    lines |= _persistence(settings)
+    return b"".join(_line(name, *(word.encode() for word in value.split() or [""]))
+                    for name, value in lines.items())  # fmt: skip
 
 
 def _tunables(settings: NodeSettings) -> dict[str, str]:

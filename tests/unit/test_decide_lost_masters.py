@@ -1,0 +1,178 @@
+"""Weighing evidence of a death, and choosing who takes over."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import pytest
+
+from shardcluster.actions import Failover, FailoverMode, Fence, Reason, Wait
+from shardcluster.decide.lost_masters import best_replica, lost_masters, proofs_of_death
+from shardcluster.picture import draw
+from tests.unit.deciding import STORAGE, changed, formed, spec_of
+
+if TYPE_CHECKING:
+    from tests.scenarios.paper import PaperCluster
+
+SPEC = spec_of(3, 2, storage=STORAGE)
+
+
+def killed(cluster: PaperCluster) -> PaperCluster:
+    cluster.observe()
+    cluster.end("shard-0-0")
+    cluster.tick(10)
+    return cluster
+
+
+def test_no_master_lost_is_nothing_to_do() -> None:
+    """The usual case."""
+    assert lost_masters(draw(SPEC, formed(3, 2).observe())) is None
+
+
+@pytest.mark.parametrize(
+    ("reaped", "refused", "links", "proofs"),
+    [
+        (True, True, True, 3),
+        (True, False, False, 1),
+        (False, True, True, 2),
+        (False, False, True, 1),
+        (False, True, False, 1),
+        (False, False, False, 0),
+    ],
+)
+def test_each_kind_of_evidence_is_one_proof(
+    *, reaped: bool, refused: bool, links: bool, proofs: int
+) -> None:
+    """And two that agree are needed."""
+    cluster = formed(3, 2)
+    if links:
+        killed(cluster)
+    else:
+        cluster.observe()
+        cluster.hang("shard-0-0")
+    observed = cluster.observe()
+    owner = dataclasses.replace(observed.nodes[0], ended=reaped, refused=refused)
+    picture = draw(SPEC, dataclasses.replace(observed, nodes=(owner, *observed.nodes[1:])))
+    assert len(proofs_of_death(picture, owner)) == proofs
+    decision = lost_masters(picture)
+    assert decision is not None
+    assert isinstance(decision.action, Failover) is (proofs >= 2)
+    assert not decision.healthy
+
+
+def test_one_follower_with_its_link_up_denies_the_broken_links() -> None:
+    """So does one node whose bus link stands, and a master without followers says nothing."""
+    cluster = killed(formed(3, 2))
+    owner_id = cluster.nodes["shard-0-0"].node_id
+    observed = cluster.observe()
+
+    def links_down(twin_observed: object) -> bool:
+        picture = draw(SPEC, twin_observed)  # type: ignore[arg-type]
+        return len(proofs_of_death(picture, picture.observed.nodes[0])) == 3
+
+    assert links_down(observed)
+    assert not links_down(changed(observed, "shard-0-1", link_up=True))
+    view = observed.nodes[3].view
+    assert view is not None
+    peers = tuple(
+        dataclasses.replace(peer, link_up=True) if peer.node_id == owner_id else peer
+        for peer in view.peers
+    )
+    assert not links_down(changed(observed, observed.nodes[3].name, peers=peers))
+    alone = changed(changed(observed, "shard-0-1", master_id=None), "shard-0-2", master_id=None)
+    assert not links_down(alone)
+
+
+@pytest.mark.parametrize(
+    ("unfit", "heir"),
+    [
+        ({}, "shard-0-1"),  # as much data: the lower ordinal
+        ({"offset": 1}, "shard-0-2"),
+        ({"offset": 0}, "shard-0-2"),
+        ({"syncing": True}, "shard-0-2"),
+        ({"link_down_ms": -1}, "shard-0-2"),
+        ({"link_down_ms": 3_600_000}, "shard-0-2"),
+        ({"master_id": "e" * 40}, "shard-0-2"),
+    ],
+)
+def test_the_freshest_fit_replica_takes_over(unfit: dict[str, object], heir: str) -> None:
+    """FORCE skips the engine's own check."""
+    observed = changed(killed(formed(3, 2)).observe(), "shard-0-1", **unfit)
+    picture = draw(SPEC, observed)
+    shard = picture.shard("shard-0")
+    assert shard is not None
+    found = best_replica(picture, shard, stale=False)
+    assert found is not None
+    assert found.name == heir
+
+
+def test_a_stale_replica_is_fit_only_where_nothing_better_can_come() -> None:
+    """Its data is old."""
+    observed = killed(formed(3, 2)).observe()
+    for name in ("shard-0-1", "shard-0-2"):
+        observed = changed(observed, name, link_down_ms=3_600_000)
+    picture = draw(SPEC, observed)
+    shard = picture.shard("shard-0")
+    assert shard is not None
+    assert best_replica(picture, shard, stale=False) is None
+    assert best_replica(picture, shard, stale=True) is not None
+
+
+def test_no_master_is_started_empty_while_a_replica_may_hold_its_data() -> None:
+    """Its copy is there, but it follows another now: somebody is asked before it is wiped."""
+    observed = killed(formed(3, 1)).observe()
+    observed = changed(observed, "shard-0-1", master_id="e" * 40)
+    decision = lost_masters(draw(spec_of(3, 1), observed))
+    assert decision is not None
+    assert isinstance(decision.action, Wait)
+    assert "shard-0-1 may still hold" in decision.sentence
+
+
+def test_an_action_for_one_shard_comes_before_the_wait_for_another() -> None:
+    """A silent master does not hold up the replacement of a dead one."""
+    cluster = formed(5, 1)
+    cluster.observe()
+    cluster.hang("shard-0-0")
+    cluster.end("shard-2-0")
+    cluster.tick(10)
+    decision = lost_masters(draw(spec_of(5, 1, storage=STORAGE), cluster.observe()))
+    assert decision is not None
+    assert decision.action == Failover("shard-2-1", FailoverMode.FORCE, takeover_if_refused=True)
+
+
+def test_without_a_vote_a_refused_connection_and_broken_links_still_need_a_fence() -> None:
+    """Both together may be a firewall."""
+    cluster = formed(1, 1)
+    cluster.proves_end = False
+    killed(cluster)
+    decision = lost_masters(draw(spec_of(1, 1, storage=STORAGE), cluster.observe()))
+    assert decision is not None
+    assert decision.action == Fence("shard-0-0")
+
+
+def test_a_vanished_owner_whose_address_another_has_is_replaced_without_a_vote() -> None:
+    """Its process is proven gone, and there is no place to fence."""
+    for elsewhere in (True, False):
+        cluster = formed(1, 1)
+        cluster.end("shard-0-0")
+        cluster.tick(3_000)
+        if elsewhere:
+            cluster.move_to_new_address("shard-0-0")
+        cluster.begin("shard-0-0", fresh=True)
+        decision = lost_masters(draw(spec_of(1, 1, storage=STORAGE), cluster.observe()))
+        assert decision is not None
+        if elsewhere:
+            assert decision.reason is Reason.MASTER_UNKNOWN
+        else:
+            assert decision.action == Failover("shard-0-1", FailoverMode.TAKEOVER)
+
+
+def test_a_dead_master_that_nobody_can_start_is_waited_for() -> None:
+    """No replica holds its data."""
+    cluster = killed(formed(3, 0))
+    cluster.can_restart = False
+    decision = lost_masters(draw(spec_of(3, 0, storage=STORAGE), cluster.observe()))
+    assert decision is not None
+    assert decision.reason is Reason.MASTER_RESTARTING
+    assert isinstance(decision.action, Wait)
