@@ -46,7 +46,9 @@ def main() -> int:
             if not check:
                 path.write_bytes(content)
     if check and differing:
-        sys.stderr.write(f"Not as the source has it: {', '.join(differing)}; run `make generate`.\n")
+        sys.stderr.write(
+            f"Not as the source has it: {', '.join(differing)}; run `make generate`.\n"
+        )
         return 1
     return 0
 

@@ -45,7 +45,7 @@ _PARAMETERS: dict[str, Schema] = {
     "durability": {
         "schema": _DURABILITY,
         "description": "Answer when the master has it (`async`), a replica too (`replica`), "
-        "or the master's disk (`disk`). Without it: as the store's spec says."
+        "or the master's disk (`disk`). Without it: as the store's spec says.",
     },
 }
 

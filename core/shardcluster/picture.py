@@ -247,9 +247,7 @@ def _ownership(answering: list[ObservedNode]) -> tuple[dict[str, SlotSet], SlotS
                 hearsay[peer.node_id] = (peer.config_epoch, peer.slots)
             elif peer.config_epoch == epoch:
                 hearsay[peer.node_id] = (epoch, slots | peer.slots)
-    for node_id, (_, slots) in sorted(
-        hearsay.items(), key=lambda item: (-item[1][0], item[0])
-    ):
+    for node_id, (_, slots) in sorted(hearsay.items(), key=lambda item: (-item[1][0], item[0])):
         if mine := slots - claimed:
             owned[node_id] = mine
             claimed |= mine

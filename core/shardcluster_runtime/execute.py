@@ -14,7 +14,7 @@ import hiredis
 from shardcluster import actions
 from shardcluster.cluster_nodes import parse_cluster_nodes
 from shardcluster.observed import Role
-from shardcluster_runtime.migrate import LanePool, Peer, SliceResult, move_slots
+from shardcluster_runtime.migrate import LanePool, Pace, Peer, SliceResult, move_slots
 from shardcluster_runtime.platforms.protocol import PlatformUnable
 from shardcluster_runtime.wire import ConnectionLost, NodeConnection, NodeReplyError, Overloaded
 
@@ -209,28 +209,20 @@ class Executor:
 
     async def _move(self, action: actions.MoveSlots, picture: Picture) -> None:
         needed = {name for move in action.moves for name in (move.source, move.target)}
-        peers = {}
-        masters = []
+        masters = {}
         for node in picture.answering:
             assert node.view is not None
-            is_master = node.view.role is Role.MASTER
-            if node.name not in needed and not is_master:
-                continue
-            peer = Peer(node.name, node.view.node_id, _address(node), await self._mover(node))
-            if node.name in needed:
-                peers[node.name] = peer
-            if is_master:
-                masters.append(peer)
+            if node.name in needed or node.view.role is Role.MASTER:
+                masters[node.name] = Peer(
+                    node.name, node.view.node_id, _address(node), await self._mover(node)
+                )
         self._stop_moving.clear()
         result = await move_slots(
             action.moves,
-            peers,
             masters,
-            budget_s=SLICE_S,
-            keys_per_second=action.keys_per_second,
-            stop=self._stop_moving,
-            credentials=self._platform.credentials,
             lanes=self._lanes,
+            stop=self._stop_moving,
+            pace=Pace(SLICE_S, action.keys_per_second),
         )
         self.on_moved(result)
         if result.failures:

@@ -33,16 +33,18 @@ from shardcluster_runtime.migrate_node import (
     NodeTrouble,
     Peer,
 )
-from shardcluster_runtime.migrate_pair import BigKey, MigrateOptions, PairMover, SliceState
+from shardcluster_runtime.migrate_pair import PairMover
+from shardcluster_runtime.migrate_state import BigKey, MigrateOptions, Pace, SliceState
 from shardcluster_runtime.throttle import TokenBucket
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from shardcluster.actions import Move
-    from shardcluster_runtime.wire import Credentials
 
-__all__ = ["BigKey", "LanePool", "MigrateOptions", "Peer", "SliceResult", "move_slots"]
+__all__ = [
+    "BigKey", "LanePool", "MigrateOptions", "Pace", "Peer", "SliceResult", "move_slots",
+]  # fmt: skip
 
 STOP_GRACE_S = 0.01  # after `stop`: for answers that are on their way
 OTHERS_TOLD_MAX = 16  # masters told of each slot besides the two; more learn it by gossip alone
@@ -60,42 +62,37 @@ class SliceResult:
     failures: tuple[tuple[int, str], ...] = field(default=())  # (slot, sentence)
 
 
-async def move_slots(  # noqa: PLR0913 - the slice's whole input, each named at the call
+async def move_slots(
     moves: Sequence[Move],
-    peers: Mapping[str, Peer],
-    masters: Sequence[Peer],
+    masters: Mapping[str, Peer],
     *,
-    budget_s: float,
-    keys_per_second: int,
+    lanes: LanePool,
     stop: asyncio.Event,
-    credentials: Credentials,
-    options: MigrateOptions | None = None,
-    lanes: LanePool | None = None,
+    pace: Pace,
 ) -> SliceResult:
-    """Move as many of `moves`, in order, as `budget_s` allows; see the module for the rest.
+    """Move as many of `moves`, in order, as `pace` allows; see the module for the rest.
 
-    `masters` are told who owns a moved slot.  `stop` ends it within milliseconds and leaves slots
-    open; so does a node that is lost or hangs (its slots only).  `keys_per_second` 0 is no limit.
-    `lanes` keeps connections from one call to the next; without it they are opened each time.
+    `masters`, by name, are the ends of the moves and those to be told who owns a moved slot.
+    `stop` ends it within milliseconds and leaves slots open; so does a node that is lost or hangs
+    (its slots only).
     """
     loop = asyncio.get_running_loop()
-    options = options or MigrateOptions()
-    if keys_per_second:
-        options = options.throttled(keys_per_second)
+    options = pace.options
+    if pace.keys_per_second:
+        options = options.throttled(pace.keys_per_second)
     began_s = loop.time()
     state = SliceState(
         options=options,
-        bucket=TokenBucket(keys_per_second, options.batch_keys, began_s),
-        ends_s=began_s + budget_s,
-        credentials=credentials,
-        lanes=lanes or LanePool(credentials),
+        bucket=TokenBucket(pace.keys_per_second, options.batch_keys, began_s),
+        ends_s=began_s + pace.budget_s,
+        lanes=lanes,
     )
     nodes = {
-        name: MigrationNode(peer, options.migrates_in_flight)
-        for name, peer in {**{peer.name: peer for peer in masters}, **peers}.items()
+        name: MigrationNode(peer, max(1, options.migrates_in_flight // options.migrates_per_turn))
+        for name, peer in masters.items()
     }
     queues = _queues(moves, nodes, state)
-    work = asyncio.create_task(_work(queues, nodes, state, {peer.name for peer in masters}))
+    work = asyncio.create_task(_work(queues, nodes, state))
     stopper = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({work, stopper}, return_when=asyncio.FIRST_COMPLETED)
@@ -108,8 +105,6 @@ async def move_slots(  # noqa: PLR0913 - the slice's whole input, each named at 
         work.cancel()
         await asyncio.wait({work, stopper})
         state.close()
-        if lanes is None:
-            state.lanes.close()
     if not work.cancelled():
         work.result()  # a bug in the workers must be heard
     return SliceResult(
@@ -142,7 +137,6 @@ async def _work(
     queues: Mapping[tuple[str, str], deque[int]],
     nodes: Mapping[str, MigrationNode],
     state: SliceState,
-    masters: set[str],
 ) -> None:
     ends = sorted({name for pair in queues for name in pair})
     targets = {target for _, target in queues}
@@ -153,7 +147,7 @@ async def _work(
         )
     )
     broken = {name for name, fine in zip(ends, ready, strict=True) if not fine}
-    others = await _to_be_told(sorted(masters.difference(broken)), nodes, state)
+    others = await _to_be_told(sorted(nodes.keys() - broken), nodes, state)
     movers = []
     for (source, target), queue in queues.items():
         if {source, target} & broken:

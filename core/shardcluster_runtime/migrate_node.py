@@ -108,7 +108,7 @@ class LanePool:
 
     def __init__(self, credentials: Credentials) -> None:
         """How to log in."""
-        self._credentials = credentials
+        self.credentials = credentials
         self._lanes: dict[Address, list[NodeConnection]] = {}
 
     async def lanes(self, address: Address, count: int) -> list[NodeConnection]:
@@ -123,7 +123,7 @@ class LanePool:
         opened = await asyncio.gather(
             *(
                 NodeConnection.open(
-                    address, timeout_s=CONNECT_TIMEOUT_S, credentials=self._credentials
+                    address, timeout_s=CONNECT_TIMEOUT_S, credentials=self.credentials
                 )
                 for _ in range(missing)
             ),
@@ -146,12 +146,12 @@ class LanePool:
 class MigrationNode:
     """One node while slots move; `prepare` comes first."""
 
-    def __init__(self, peer: Peer, depth: int) -> None:
-        """`depth`: how many MIGRATEs may be in the node's queue at once."""
+    def __init__(self, peer: Peer, turns: int) -> None:
+        """`turns`: how many writes of MIGRATEs may be in the node's queue at once."""
         self.peer = peer
         self.name = peer.name
-        self._depth = depth
-        self._migrates = asyncio.Semaphore(depth)
+        self._turns = turns
+        self._free_turns = asyncio.Semaphore(turns)
         self._alone = asyncio.Lock()
         self._held_up_until_s = 0.0
         self.lost = False  # it hung or its connection ended: nothing more is asked of it
@@ -171,15 +171,15 @@ class MigrationNode:
 
     @asynccontextmanager
     async def turn(self, *, alone: bool) -> AsyncIterator[None]:
-        """One of the `depth` places in the node's queue for a MIGRATE, or all of them."""
+        """One of the turns to send MIGRATEs, or all of them."""
         if not alone:
-            async with self._migrates:
+            async with self._free_turns:
                 yield
             return
         # The lock: two that gather places would each hold what the other needs.
         async with self._alone, AsyncExitStack() as places:
-            for _ in range(self._depth):
-                await places.enter_async_context(self._migrates)
+            for _ in range(self._turns):
+                await places.enter_async_context(self._free_turns)
             yield
 
     def held_up(self, seconds: float) -> None:
@@ -264,13 +264,27 @@ class MigrationNode:
             await self._on(self._lanes[:1], [nudge], COMMAND_TIMEOUT_S)
             now = await self.offsets()
 
-    async def sizes(self, keys: Sequence[bytes], least_bytes: int) -> tuple[int, dict[int, int]]:
-        """Bytes of all keys together, and index -> bytes of those with at least `least_bytes`."""
-        reply = await self.call("EVAL", _SIZES_SCRIPT, len(keys), *keys, least_bytes)
-        if not isinstance(reply, hiredis.ReplyError):
-            pairs = zip(reply[1::2], reply[2::2], strict=True)
-            return reply[0], {index - 1: size for index, size in pairs}
-        # Scripts are not allowed there, or the slot is open and a key has gone already.
+    async def sizes(
+        self, slots: Sequence[Sequence[bytes]], least_bytes: int
+    ) -> list[tuple[int, dict[int, int]]]:
+        """For the keys of each slot: bytes of all, and index: bytes of those of `least_bytes`."""
+        replies = await self.calls(
+            [("EVAL", _SIZES_SCRIPT, len(keys), *keys, least_bytes) for keys in slots]
+        )
+        return [
+            await self._sizes_one_by_one(keys, least_bytes)
+            if isinstance(reply, hiredis.ReplyError)
+            else (
+                reply[0],
+                {index - 1: size for index, size in zip(reply[1::2], reply[2::2], strict=True)},
+            )
+            for keys, reply in zip(slots, replies, strict=True)
+        ]
+
+    async def _sizes_one_by_one(
+        self, keys: Sequence[bytes], least_bytes: int
+    ) -> tuple[int, dict[int, int]]:
+        """Where scripts are not allowed, or the slot is open and a key has gone already."""
         replies = await self.calls([("MEMORY", "USAGE", key) for key in keys])
         known = [reply if isinstance(reply, int) else 0 for reply in replies]
         return sum(known), {i: size for i, size in enumerate(known) if size >= least_bytes}

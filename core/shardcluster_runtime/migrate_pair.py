@@ -8,186 +8,36 @@ on; what says that a *node* can't go on (`NodeTrouble`) ends this pair and leave
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import hiredis
 
 from shardcluster.migration import Batch, BatchLimits, SlotEvent, SlotState, advance, split
 from shardcluster_runtime.migrate_node import NodeTrouble
+from shardcluster_runtime.migrate_state import MIB, BigKey
 
 if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Coroutine, Sequence
 
-    from shardcluster_runtime.migrate_node import LanePool, MigrationNode
-    from shardcluster_runtime.throttle import TokenBucket
+    from shardcluster_runtime.migrate_node import MigrationNode
+    from shardcluster_runtime.migrate_state import SliceState
     from shardcluster_runtime.wire import Argument, Credentials
 
-__all__ = ["BigKey", "MigrateOptions", "PairMover", "SliceState"]
+__all__ = ["PairMover"]
 
-MIB = 1024 * 1024
 MIGRATE_ANSWER_S = 1.0  # beyond what the engine was given for it
-OVERTIME_S = 1.0  # past its budget a slice still finishes the slots it has opened
 PING_TIMEOUT_S = 0.3  # a target that does not answer this is not asked to take more keys
 CUT_OFF_MAX = 4  # IOERR answers in one slot before the pair gives up
 ROUNDS_WITHOUT_PROGRESS_MAX = 3  # of one slot: keys were sent but the source still has as many
 BIG_BYTES_PER_S = 20 * MIB  # how slow a big key may travel; measured 70-280 MiB/s
 KEYS_READ_PER_BATCH = 4  # batches of keys read ahead in one slot
-THROTTLED_BATCH_S = 0.004  # with a limit, one MIGRATE carries what the limit allows in this time
-THROTTLED_SLOTS = 256  # in one group at most: their SETSLOTs take the engine about 2 ms
-THROTTLED_BATCH_KEYS_MIN = 8  # fewer cost the source more in commands than they save in pauses
 
 _TARGET_TROUBLE = (
     "OOM", "LOADING", "NOAUTH", "WRONGPASS", "NOPERM", "READONLY", "MISCONF", "NOREPLICAS",
     "CLUSTERDOWN", "MASTERDOWN", "ERR max number of clients",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class BigKey:
-    """A key that moved alone."""
-
-    slot: int
-    key: bytes
-    size_bytes: int
-
-    def __str__(self) -> str:
-        """For events: the key cut short, the size in MiB."""
-        return f"{self.key[:64]!r} of slot {self.slot}, {self.size_bytes / MIB:.1f} MiB"
-
-
-@dataclass(frozen=True, slots=True)
-class MigrateOptions:
-    """How hard to push."""
-
-    slots_at_once: int = 128  # of one group of a pair; 64 gave 93k keys/s, 128 and 256 113k
-    batch_keys: int = 200  # in one MIGRATE
-    batch_bytes: int = MIB  # in one MIGRATE, by the engine's estimate
-    migrates_in_flight: int = 4  # in a source's queue; it runs them without a pause
-    migrate_timeout_ms: int = 300  # × in flight: how long a hung target can hold a source up
-    big_key_bytes: int = MIB  # from here on a key moves alone and is reported
-    # From here on a key is not moved: measured, 100 MiB hold both ends up for 0.3-1 s, and 400 MiB
-    # longer than a node timeout of 1.5 s, after which the cluster takes the source for dead.
-    largest_key_bytes: int = 128 * MIB
-    groups_per_pair: int = 2  # that overlap: one opens or closes while the other moves keys
-    gentle: bool = False  # no bursts: what clients of the nodes feel counts
-
-    def throttled(self, keys_per_second: int) -> MigrateOptions:
-        """The same with short pauses for clients of the nodes.
-
-        Small batches, but *large* groups of slots: what clients feel most is the node file, which
-        every node writes and syncs after each round of new owners.  A group is what fits a slice.
-        """
-        batch = max(THROTTLED_BATCH_KEYS_MIN, int(keys_per_second * THROTTLED_BATCH_S))
-        return replace(
-            self,
-            batch_keys=min(self.batch_keys, batch),
-            batch_bytes=min(self.batch_bytes, MIB // 4),
-            migrates_in_flight=1,
-            slots_at_once=THROTTLED_SLOTS,
-            groups_per_pair=1,
-            gentle=True,
-        )
-
-
-class Meeting:
-    """Where groups wait for each other, so that their slots change hands in the same moment."""
-
-    def __init__(self) -> None:
-        """Nobody is expected yet."""
-        self.expected = 1
-        self._arrived = 0
-        self._together = asyncio.Event()
-
-    async def meet(self) -> None:
-        """Return when all that are still expected have come."""
-        self._arrived += 1
-        together = self._together
-        self._look()
-        await together.wait()
-
-    def leave(self) -> None:
-        """Come no more."""
-        self.expected -= 1
-        self._look()
-
-    def _look(self) -> None:
-        if self._arrived >= self.expected:
-            self._together.set()
-            self._together = asyncio.Event()
-            self._arrived = 0
-
-
-@dataclass
-class SliceState:
-    """What all pairs of one slice share."""
-
-    options: MigrateOptions
-    bucket: TokenBucket
-    ends_s: float
-    credentials: Credentials
-    lanes: LanePool
-    meeting: Meeting = field(default_factory=Meeting)
-    stopping: bool = False
-    stopped: str = ""
-    moved_keys: int = 0
-    moved_slots: list[int] = field(default_factory=list)
-    big_keys: list[BigKey] = field(default_factory=list)
-    failures: dict[int, str] = field(default_factory=dict)
-    silent: set[str] = field(default_factory=set)  # other masters that did not answer
-    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _telling: set[asyncio.Task[None]] = field(default_factory=set)
-
-    def overtime(self) -> bool:
-        """Whether even what is open must be left for the next slice."""
-        return self.stopping or asyncio.get_running_loop().time() > self.ends_s + OVERTIME_S
-
-    def over(self) -> bool:
-        """Whether no new slot may be opened."""
-        return self.stopping or asyncio.get_running_loop().time() > self.ends_s
-
-    def room(self) -> float:
-        """How many keys one more group may bring in: its share of what the time left allows."""
-        left_s = max(0.0, self.ends_s - asyncio.get_running_loop().time())
-        return self.bucket.rate_per_s * left_s / self.meeting.expected or float("inf")
-
-    async def may_send(self, keys: int) -> None:
-        """Return when the limit on keys/s lets `keys` more go."""
-        if self.bucket.rate_per_s <= 0:
-            return
-        loop = asyncio.get_running_loop()
-        async with self._turn:  # first come, first served
-            await asyncio.sleep(self.bucket.wait_s(loop.time()))
-            self.bucket.take(keys, loop.time())
-
-    def tell(self, others: Sequence[MigrationNode], slots: Sequence[int], owner_id: str) -> None:
-        """Let other masters know of new owners, beside the work; the target's broadcast does, too.
-
-        Only those without replicas: with them each SETSLOT is a round trip and a node file written
-        for what the node has heard by then.  For the same reason not with a limit on keys/s.
-        """
-        for node in others:
-            if node.name not in self.silent:
-                task = asyncio.create_task(self._tell(node, slots, owner_id))
-                self._telling.add(task)
-                task.add_done_callback(self._telling.discard)
-
-    async def _tell(self, node: MigrationNode, slots: Sequence[int], owner_id: str) -> None:
-        try:
-            await node.set_slots([("CLUSTER", "SETSLOT", slot, "NODE", owner_id) for slot in slots])
-        except NodeTrouble:
-            self.silent.add(node.name)
-
-    async def told(self) -> None:
-        """Wait for what `tell` began."""
-        if self._telling:
-            await asyncio.wait(self._telling)
-
-    def close(self) -> None:
-        """Give up what `tell` began."""
-        for task in self._telling:
-            task.cancel()
 
 
 @dataclass(slots=True)
@@ -227,7 +77,7 @@ class PairMover:
         self._options = state.options
         self._limits = BatchLimits(state.options.batch_keys, state.options.batch_bytes)
         self._keys_read = state.options.batch_keys * KEYS_READ_PER_BATCH
-        self._login = _login(state.credentials)
+        self._login = _login(state.lanes.credentials)
         self._ended = False
 
     async def run(self) -> None:
@@ -236,7 +86,8 @@ class PairMover:
             while self._queue and not self._state.over() and not self._at_an_end():
                 jobs = await self._looked_at(self._next_slots())
                 jobs = await self._opened(jobs)
-                await _all([self._emptied(job) for job in jobs])
+                await self._sent_together(jobs)
+                await _all([self._emptied(job) for job in jobs if job.state is SlotState.OPEN])
                 if self._options.gentle:
                     await self._state.meeting.meet()
                 await self._closed([job for job in jobs if job.state is SlotState.EMPTY])
@@ -278,26 +129,26 @@ class PairMover:
                 break
             jobs.append(_Job(slot, keys))
         filled = [job for job in jobs if job.keys]
-        if self._options.gentle:
-            for job in filled:  # one at a time: the engine would run all in one go
-                await self._measured(job)
-        else:
-            await _all([self._measured(job) for job in filled])
+        # With a limit one at a time: the engine would run all of them in one go.
+        at_once = 1 if self._options.gentle else max(1, len(filled))
+        for start in range(0, len(filled), at_once):
+            await self._measured(filled[start : start + at_once])
         return [job for job in jobs if job.state is SlotState.PLANNED]
 
-    async def _measured(self, job: _Job) -> None:
-        """Cut the keys read into batches; a key that is too big fails the slot."""
-        total, big = await self._source.sizes(job.keys, self._options.big_key_bytes)
-        largest = max(big, key=big.__getitem__, default=None)
-        if largest is not None and big[largest] >= self._options.largest_key_bytes:
-            limit = self._options.largest_key_bytes / MIB
-            self._fail(
-                job,
-                f"its key {job.keys[largest][:64]!r} takes {big[largest] / MIB:.0f} MiB; moving it"
-                f" would stall the shard (limit {limit:.0f} MiB), so the slot stays.",
-            )
-            return
-        job.batches = split(job.keys, total, big, self._limits)
+    async def _measured(self, jobs: Sequence[_Job]) -> None:
+        """Cut the keys read into batches; a key that is too big fails its slot."""
+        sizes = await self._source.sizes([job.keys for job in jobs], self._options.big_key_bytes)
+        for job, (total, big) in zip(jobs, sizes, strict=True):
+            largest = max(big, key=big.__getitem__, default=None)
+            if largest is not None and big[largest] >= self._options.largest_key_bytes:
+                limit = self._options.largest_key_bytes / MIB
+                self._fail(
+                    job,
+                    f"its key {job.keys[largest][:64]!r} takes {big[largest] / MIB:.0f} MiB; moving"
+                    f" it would stall the shard (limit {limit:.0f} MiB), so the slot stays.",
+                )
+                continue
+            job.batches = split(job.keys, total, big, self._limits)
 
     # -- opening ----------------------------------------------------------------------------
 
@@ -341,6 +192,40 @@ class PairMover:
         lost = self._source.lost or self._target.lost
         return self._ended or lost or self._state.overtime()
 
+    async def _sent_together(self, jobs: Sequence[_Job]) -> None:
+        """The usual slot: no key, or all its keys in one batch.  What is left over stays OPEN."""
+        jobs = [job for job in jobs if job.state is SlotState.OPEN]
+        empty = [job for job in jobs if not job.batches]
+        counts = await self._source.calls(
+            [("CLUSTER", "COUNTKEYSINSLOT", job.slot) for job in empty]
+        )
+        for job, count in zip(empty, counts, strict=True):
+            if count == 0:
+                job.on(SlotEvent.COUNTED_ZERO)
+        usual = [job for job in jobs if len(job.batches) == 1 and not job.batches[0].alone]
+        at_once = self._options.migrates_per_turn
+        await _all(
+            [self._turn(usual[start : start + at_once]) for start in range(0, len(usual), at_once)]
+        )
+
+    async def _turn(self, jobs: Sequence[_Job]) -> None:
+        """MIGRATE and count for a few slots with one batch each, as one write."""
+        await self._state.may_send(sum(len(job.keys) for job in jobs))
+        async with self._source.turn(alone=False):
+            if self._at_an_end():
+                return
+            replies = await self._asked(
+                [command for job in jobs for command in self._migrate(job, job.batches[0])]
+            )
+        for job, reply, count in zip(jobs, replies[::2], replies[1::2], strict=True):
+            if isinstance(reply, hiredis.ReplyError):
+                await self._refused(job, str(reply))
+                continue
+            self._state.moved_keys += len(job.keys)
+            job.batches = []
+            if count == 0:
+                job.on(SlotEvent.COUNTED_ZERO)
+
     async def _emptied(self, job: _Job) -> None:
         try:
             await self._emptying(job)
@@ -378,19 +263,18 @@ class PairMover:
             return
         job.keys, job.batches = keys, []
         if keys:
-            await self._measured(job)
+            await self._measured([job])
 
     async def _sent(self, job: _Job) -> Any:
         """Send the batches that were read; yields the source's count after the last, if it came."""
         count = None
-        for index, batch in enumerate(job.batches):
+        for batch in job.batches:
             await self._state.may_send(len(batch.keys))
             async with self._source.turn(alone=batch.alone):
                 if self._at_an_end():
                     return None
-                reply, *counted = await self._migrate(
-                    job, batch, last=index == len(job.batches) - 1
-                )
+                commands = self._migrate(job, batch)
+                reply, count = await self._asked(commands, batch.size_bytes if batch.alone else 0)
             if isinstance(reply, hiredis.ReplyError):
                 await self._refused(job, str(reply))
                 return None
@@ -399,26 +283,30 @@ class PairMover:
             if batch.alone:
                 big = BigKey(job.slot, batch.keys[0], batch.size_bytes)
                 self._state.big_keys.append(big)
-            count = counted[0] if counted else None
         return count
 
-    async def _migrate(self, job: _Job, batch: Batch, *, last: bool) -> list[Any]:
-        """MIGRATE, and after the last batch that was read the count right behind it."""
-        timeout_ms = self._options.migrate_timeout_ms
-        if batch.alone:
-            timeout_ms += 1000 * batch.size_bytes // BIG_BYTES_PER_S
+    def _migrate(self, job: _Job, batch: Batch) -> list[tuple[Argument, ...]]:
+        """MIGRATE, and the count right behind it."""
+        timeout_ms = self._timeout_ms(batch.size_bytes if batch.alone else 0)
         command: list[Argument] = [
             "MIGRATE", self._target.peer.address.host, self._target.peer.address.port,
             "", 0, timeout_ms,
         ]  # fmt: skip
         if job.replace:
             command.append("REPLACE")
-        commands: list[tuple[Argument, ...]] = [(*command, *self._login, "KEYS", *batch.keys)]
-        if last:
-            commands.append(("CLUSTER", "COUNTKEYSINSLOT", job.slot))
+        return [
+            (*command, *self._login, "KEYS", *batch.keys),
+            ("CLUSTER", "COUNTKEYSINSLOT", job.slot),
+        ]
+
+    def _timeout_ms(self, big_bytes: int) -> int:
+        return self._options.migrate_timeout_ms + 1000 * big_bytes // BIG_BYTES_PER_S
+
+    async def _asked(self, commands: list[tuple[Argument, ...]], big_bytes: int = 0) -> list[Any]:
+        """Answers of the source to MIGRATEs and counts; `big_bytes` of a key that goes alone."""
         # The engine's own limit counts from the moment the command runs: others stand before it.
-        queued_s = timeout_ms / 1000 * (self._options.migrates_in_flight + 1)
-        if batch.alone:
+        queued_s = self._timeout_ms(big_bytes) / 1000 * (self._options.migrates_in_flight + 1)
+        if big_bytes:
             self._source.held_up(queued_s)
             self._target.held_up(queued_s)
         return await self._source.calls(commands, MIGRATE_ANSWER_S + queued_s)

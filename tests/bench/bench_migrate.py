@@ -1,9 +1,9 @@
 """How fast slots move from three shards to a fourth, against `valkey-cli --cluster rebalance`.
 
 Each run gets its own fresh servers with the same keys.  valkey-cli goes first; ours then moves
-exactly the slots that it moved, in slices of the length the controller uses; then both again.  The two rows
-beside the ratio say what would otherwise be asked: valkey-cli with a larger pipeline, and ours when
-every shard has a replica that must have each key and each change of owner.
+exactly the slots that it moved, in slices of the length the controller uses; then both again.  The
+two rows beside the ratio say what would otherwise be asked: valkey-cli with a larger pipeline, and
+ours when every shard has a replica that must have each key and each change of owner.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from shardcluster.actions import Move
 from shardcluster.slots import key_slot
-from shardcluster_runtime.migrate import LanePool, move_slots
+from shardcluster_runtime.migrate import LanePool, Pace, move_slots
 from shardcluster_runtime.wire import Credentials
 from tests.cluster.mini_cluster import MiniCluster, eventually, mini_cluster, server_binary
 
@@ -155,12 +155,9 @@ async def _by_us(taken: Mapping[str, SlotSet], total: _Total, *, replicas: int) 
             result = await move_slots(
                 rest,
                 peers,
-                list(peers.values()),
-                budget_s=SLICE_S,
-                keys_per_second=0,
-                stop=asyncio.Event(),
-                credentials=Credentials(),
                 lanes=lanes,
+                stop=asyncio.Event(),
+                pace=Pace(SLICE_S),
             )
             assert result.moved_slots, result.stopped or result.failures
             done = set(result.moved_slots)

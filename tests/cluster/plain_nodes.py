@@ -46,6 +46,7 @@ def _free(port: int) -> bool:
                 return False
     return True
 
+
 # Not the one that pytest-randomly seeds alike in every worker.
 _random = random.SystemRandom()
 

@@ -12,7 +12,7 @@ from redis.cluster import RedisCluster
 
 from shardcluster.actions import Move
 from shardcluster.slots import key_slot
-from shardcluster_runtime.migrate import LanePool, MigrateOptions, SliceResult, move_slots
+from shardcluster_runtime.migrate import LanePool, MigrateOptions, Pace, SliceResult, move_slots
 from shardcluster_runtime.migrate_node import MigrationNode, NodeTrouble, read_offsets
 from shardcluster_runtime.wire import Credentials
 from tests.cluster.mini_cluster import MiniCluster, MiniNode, eventually, mini_cluster
@@ -22,34 +22,29 @@ if TYPE_CHECKING:
 
 LONG_S = 60.0
 SLOW_KEYS_PER_SECOND = 2000
+FAST = Pace(LONG_S)
+SLOW = Pace(LONG_S, SLOW_KEYS_PER_SECOND)
 KEYS = 3000
 EXPIRES_AT_MS = 4_102_444_800_123
 
 
-async def _move(  # noqa: PLR0913 - the call's own parameters, with defaults for tests
+async def _move(
     cluster: MiniCluster,
     moves: Sequence[Move],
     *,
     nodes: Sequence[MiniNode] | None = None,
-    keys_per_second: int = 0,
     stop: asyncio.Event | None = None,
-    options: MigrateOptions | None = None,
-    budget_s: float = LONG_S,
+    pace: Pace = FAST,
 ) -> SliceResult:
     peers = {}
     for node in nodes or cluster.masters:
         await node.call("PING")  # a connection that ended is opened again
         peers[node.name] = node.peer()
-    return await move_slots(
-        moves,
-        peers,
-        list(peers.values()),
-        budget_s=budget_s,
-        keys_per_second=keys_per_second,
-        stop=stop or asyncio.Event(),
-        credentials=Credentials(cluster.password),
-        options=options,
-    )
+    lanes = LanePool(Credentials(cluster.password))
+    try:
+        return await move_slots(moves, peers, lanes=lanes, stop=stop or asyncio.Event(), pace=pace)
+    finally:
+        lanes.close()
 
 
 async def _fill(cluster: MiniCluster, count: int = KEYS) -> dict[bytes, bytes]:
@@ -198,7 +193,7 @@ async def test_a_stop_leaves_what_the_next_run_finishes() -> None:
         moves = await _share(cluster, "m3")
         stop = asyncio.Event()
         moving = asyncio.create_task(
-            _move(cluster, moves, keys_per_second=SLOW_KEYS_PER_SECOND // 10, stop=stop)
+            _move(cluster, moves, pace=Pace(LONG_S, SLOW_KEYS_PER_SECOND // 10), stop=stop)
         )
         await _some_arrived(cluster.masters[3], 10)
         stop.set()
@@ -219,7 +214,7 @@ async def test_a_budget_and_a_limit_open_only_what_fits() -> None:
     async with mini_cluster(3, owners=2) as cluster:
         values = await _fill(cluster, 20_000)
         moves = await _share(cluster, "m2")
-        result = await _move(cluster, moves, keys_per_second=SLOW_KEYS_PER_SECOND, budget_s=0.5)
+        result = await _move(cluster, moves, pace=Pace(0.5, SLOW_KEYS_PER_SECOND))
         assert 0 < len(result.moved_slots) < len(moves)
         assert result.moved_keys <= SLOW_KEYS_PER_SECOND  # the rate × 0.5 s, the burst, some air
         assert not result.failures
@@ -233,9 +228,7 @@ async def test_a_target_that_dies_stops_only_its_slots_and_loses_nothing() -> No
         victim = cluster.masters[3]
         moves = await _share(cluster, "m3", every=2)
         fine = [Move(move.slot + 1, move.source, "m2") for move in moves[:100]]
-        moving = asyncio.create_task(
-            _move(cluster, [*moves, *fine], keys_per_second=SLOW_KEYS_PER_SECOND)
-        )
+        moving = asyncio.create_task(_move(cluster, [*moves, *fine], pace=SLOW))
         await _some_arrived(victim)
         victim.signal(signal.SIGKILL)
         result = await moving
@@ -264,7 +257,7 @@ async def test_a_source_that_dies_is_continued_from_its_promoted_replica() -> No
         lanes.close()
         source, heir = cluster.masters[0], cluster.replicas[0]
         moves = [Move(slot, "m0", "m1") for slot in list(await source.slots())[::2]]
-        moving = asyncio.create_task(_move(cluster, moves, keys_per_second=SLOW_KEYS_PER_SECOND))
+        moving = asyncio.create_task(_move(cluster, moves, pace=SLOW))
         await _some_arrived(cluster.masters[1], KEYS // 3 + 100)
         source.signal(signal.SIGKILL)
         result = await moving
@@ -297,7 +290,7 @@ async def test_a_target_that_hangs_stops_the_slice_in_bounded_time() -> None:
         values = await _fill(cluster)
         target = cluster.masters[2]
         moves = await _share(cluster, "m2", every=2)
-        moving = asyncio.create_task(_move(cluster, moves, keys_per_second=SLOW_KEYS_PER_SECOND))
+        moving = asyncio.create_task(_move(cluster, moves, pace=SLOW))
         await _some_arrived(target)
         target.signal(signal.SIGSTOP)
         try:
@@ -325,7 +318,7 @@ async def test_big_keys_move_alone_and_the_biggest_do_not_move() -> None:
         digest = await source.call("DEBUG", "DIGEST-VALUE", big)
         moves = [Move(slot, "m0", "m1") for slot in (100, 200, 300)]
         options = MigrateOptions(largest_key_bytes=32 * 1024 * 1024)
-        result = await _move(cluster, moves, options=options)
+        result = await _move(cluster, moves, pace=Pace(LONG_S, options=options))
         assert [(found.slot, found.key) for found in result.big_keys] == [(100, big)]
         assert 8 * 10**6 < result.big_keys[0].size_bytes < 32 * 2**20
         assert "of slot 100" in str(result.big_keys[0])
@@ -443,7 +436,7 @@ async def test_no_acknowledged_write_is_lost_while_slots_move() -> None:
             for number in range(3)
         ]
         try:
-            result = await _move(cluster, moves, keys_per_second=SLOW_KEYS_PER_SECOND)
+            result = await _move(cluster, moves, pace=SLOW)
             back = [Move(move.slot, "m3", move.source) for move in moves[::3]]
             returned = await _move(cluster, back)
         finally:

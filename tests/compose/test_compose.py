@@ -83,10 +83,12 @@ class Compose:
     def calm(self, shards: int) -> State:
         """Wait until so many shards serve all slots and every node is up."""
         return self.until(
-            lambda state: state["reason"] == "Idle"
-            and [shard["slots"] > 0 for shard in state["shards"]] == [True] * shards
-            and all(len(shard["replicas"]) == 1 for shard in state["shards"])
-            and all(node["health"] == "Up" for node in state["nodes"]),
+            lambda state: (
+                state["reason"] == "Idle"
+                and [shard["slots"] > 0 for shard in state["shards"]] == [True] * shards
+                and all(len(shard["replicas"]) == 1 for shard in state["shards"])
+                and all(node["health"] == "Up" for node in state["nodes"])
+            ),
             f"{shards} calm shards",
         )
 

@@ -13,9 +13,8 @@ from tests.scenarios.paper_actions import apply
 from tests.scenarios.paper_checks import assert_safe, safety
 
 if TYPE_CHECKING:
-    from tests.scenarios.paper import PaperCluster
-
     from shardcluster.observed import Observed
+    from tests.scenarios.paper import PaperCluster
 
 __all__ = ["RESTING", "decide_checked", "run", "spec_of", "step"]
 

@@ -331,7 +331,7 @@ class PaperCluster:
             claimed |= slots
 
     def _settle(self, node: PaperNode) -> None:
-        """A higher epoch takes slots away, and the keys in them; followers follow the new master."""
+        """A higher epoch takes slots away, and the keys in them; followers go along."""
         for peer_id in list(node.lines):
             peer = self.by_id(peer_id)
             if peer is None or not self.connected(node, peer) or peer.role is not Role.MASTER:

@@ -13,7 +13,7 @@ from shardcluster import actions
 from shardcluster.actions import FailoverMode
 from shardcluster.observed import Role
 from shardcluster.slots import SlotSet
-from tests.scenarios.paper import PaperCluster, PaperNode, Process
+from tests.scenarios.paper import PaperCluster, PaperNode, Process, slot_of_key
 from tests.scenarios.paper_checks import effective_slots
 
 if TYPE_CHECKING:
@@ -236,14 +236,34 @@ def _move(cluster: PaperCluster, action: actions.MoveSlots) -> Iterator[str]:
     """The six steps; all but the last few slots of a slice go through at once."""
     slice_moves = action.moves[: cluster.slice_slots]
     head, tail = slice_moves[:-STEPWISE_SLOTS], slice_moves[-STEPWISE_SLOTS:]
-    for step in _STEPS[:-1]:
-        for move in head:
-            step(cluster, move)
+    ways: dict[tuple[str, str], list[actions.Move]] = {}
+    for move in head:
+        ways.setdefault((move.source, move.target), []).append(move)
+    for moves in ways.values():
+        _move_at_once(cluster, moves)
     cluster.tick(100)
     for number, step in enumerate(_STEPS):
         yield f"before step {number}"
         for move in tail:
             step(cluster, move)
+
+
+def _move_at_once(cluster: PaperCluster, moves: list[actions.Move]) -> None:
+    """Slots of one source and target, all steps."""
+    ends = _ends(cluster, moves[0])
+    if ends is None:
+        return
+    source, target = ends
+    slots = SlotSet.of(move.slot for move in moves) & source.slots
+    for slot in slots:
+        cluster.moved[slot] = cluster.moved.get(slot, 0) + 1
+        target.importing.pop(slot, None)
+        source.migrating.pop(slot, None)
+    moving = {key for key in source.keys | target.keys if slot_of_key(key) in slots}
+    _hand_over(cluster, source, target, moving)
+    source.slots -= slots
+    target.slots |= slots
+    target.epoch = cluster.next_epoch()
 
 
 def _ends(cluster: PaperCluster, move: actions.Move) -> tuple[PaperNode, PaperNode] | None:
@@ -267,11 +287,16 @@ def _copy_keys(cluster: PaperCluster, move: actions.Move, number: int) -> None:
     if (ends := _ends(cluster, move)) and move.slot in ends[1].importing:
         source, target = ends
         moving = {key for key in source.keys_in(move.slot) if key % 2 <= number}
-        for node in cluster.running():  # what a master does, its replicas are told at once
-            if node is target or (node.master_id == target.node_id and node.link_up):
-                node.keys |= moving
-            elif node is source or (node.master_id == source.node_id and node.link_up):
-                node.keys -= moving
+        _hand_over(cluster, source, target, moving)
+
+
+def _hand_over(cluster: PaperCluster, source: PaperNode, target: PaperNode, keys: set[int]) -> None:
+    """What a master does, its replicas are told at once."""
+    for node in cluster.running():
+        if node is target or (node.master_id == target.node_id and node.link_up):
+            node.keys |= keys
+        elif node is source or (node.master_id == source.node_id and node.link_up):
+            node.keys -= keys
 
 
 def _copy_first(cluster: PaperCluster, move: actions.Move) -> None:

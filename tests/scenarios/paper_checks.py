@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from shardcluster.slots import SlotSet
-from tests.scenarios.paper import PaperCluster, PaperNode, Process, slot_of_key
+from tests.scenarios.paper import PaperCluster, PaperNode, Process, keys_of
 
 if TYPE_CHECKING:
     from shardcluster.spec import Spec
@@ -70,8 +71,10 @@ def _handed_over(cluster: PaperCluster, slot: int, other_id: str) -> set[int]:
 
 
 def _within(node: PaperNode, slots: SlotSet) -> set[int]:
-    mask = slots.mask
-    return {key for key in node.keys if mask >> slot_of_key(key) & 1}
+    return node.keys & _keys_of(slots)
+
+
+_keys_of = functools.lru_cache(maxsize=64)(keys_of)
 
 
 def assert_safe(before: Safety, cluster: PaperCluster) -> None:

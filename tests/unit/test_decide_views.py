@@ -71,6 +71,20 @@ def test_a_blank_node_that_leaves_is_not_taken_in_again() -> None:
     assert isinstance(decision.action, Introduce)
 
 
+def test_a_node_that_knows_the_hub_is_no_outsider() -> None:
+    """The hub forgot it (a Forget too many): it is met again, whatever it holds."""
+    cluster = formed()
+    node = cluster.nodes["shard-2-1"]
+    for other in cluster.nodes.values():
+        other.lines.pop(node.node_id, None)
+    picture = draw(SPEC, cluster.observe())
+    assert foreign_nodes(picture) is None
+    decision = introductions(picture)
+    assert decision is not None
+    assert isinstance(decision.action, Introduce)
+    assert decision.action.nodes == ("shard-2-1",)
+
+
 def test_a_stranger_that_all_suspect_is_forgotten_and_one_that_is_trusted_is_not() -> None:
     """After a Forget that was cut short, too few know it to agree that it failed."""
     cluster = formed()
@@ -163,6 +177,8 @@ def test_a_shard_without_a_master_holds_formation_up() -> None:
     cluster = PaperCluster()
     for shard in range(2):
         cluster.start_node(f"shard-{shard}-0")
+    cluster.nodes["shard-0-0"].handshakes.add(cluster.nodes["shard-1-0"].address)
+    cluster.tick(10)
     cluster.nodes["shard-1-0"].become_replica("e" * 40)
     decision = formation(draw(spec_of(2, 0), cluster.observe()))
     assert decision is not None

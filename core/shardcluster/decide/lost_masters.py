@@ -130,9 +130,7 @@ def _dead(picture: Picture, shard: ShardPicture, owner: ObservedNode, proof: str
     return _take_over(picture, owner, replica, lost)
 
 
-def _take_over(
-    picture: Picture, owner: ObservedNode, replica: ObservedNode, lost: str
-) -> Decision:
+def _take_over(picture: Picture, owner: ObservedNode, replica: ObservedNode, lost: str) -> Decision:
     """Without a majority: only once the old master's process is proven gone."""
     if owner.ended:
         return Decision(

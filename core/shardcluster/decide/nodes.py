@@ -118,9 +118,7 @@ def replicas(picture: Picture) -> Decision | None:
     return hold
 
 
-def _follow(
-    shard: ShardPicture, node: ObservedNode, master: ObservedNode
-) -> Decision | None:
+def _follow(shard: ShardPicture, node: ObservedNode, master: ObservedNode) -> Decision | None:
     view, master_view = node.view, master.view
     assert view is not None
     assert master_view is not None
