@@ -9,6 +9,7 @@ sets compare and hash at once.
 from __future__ import annotations
 
 import binascii
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["SLOT_COUNT", "SlotSet", "key_slot"]
 
 SLOT_COUNT = 16384
+
+_NONE = b"0" * SLOT_COUNT
+_RUN = re.compile("1+")
 
 
 def key_slot(key: bytes) -> int:
@@ -62,7 +66,7 @@ class SlotSet:
 
         Raises ValueError for anything that is not such a list.
         """
-        mask = 0
+        flags = bytearray(_NONE)  # lowest slot first; a mask of 2 KiB for each range would be slow
         for part in text.split():
             first_text, dash, last_text = part.partition("-")
             first = int(first_text)
@@ -70,22 +74,13 @@ class SlotSet:
             if not 0 <= first <= last < SLOT_COUNT:
                 message = f"{part!r} is not a range of slots"
                 raise ValueError(message)
-            mask |= ((1 << (last - first + 1)) - 1) << first
-        return cls(mask)
+            flags[first : last + 1] = b"1" * (last + 1 - first)
+        return cls(int(flags[::-1], 2))
 
     def ranges(self) -> tuple[tuple[int, int], ...]:
         """The set as inclusive (first, last) pairs, ascending."""
-        found: list[tuple[int, int]] = []
-        mask, base = self.mask, 0
-        while mask:
-            skip = (mask & -mask).bit_length() - 1
-            mask >>= skip
-            base += skip
-            run = (~mask & (mask + 1)).bit_length() - 1
-            found.append((base, base + run - 1))
-            mask >>= run
-            base += run
-        return tuple(found)
+        lowest_first = f"{self.mask:b}"[::-1]
+        return tuple((run.start(), run.end() - 1) for run in _RUN.finditer(lowest_first))
 
     def __str__(self) -> str:
         """The set as the engine writes it; the inverse of `parse`."""

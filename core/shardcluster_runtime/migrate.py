@@ -155,7 +155,7 @@ async def _work(
         told = [node for node in others if node.name not in {source, target}]
         mover = PairMover(nodes[source], nodes[target], told, queue, state)
         movers += [mover] * state.options.groups_per_pair
-    state.meeting.expected = max(1, len(movers))
+    state.groups = max(1, len(movers))
     async with asyncio.TaskGroup() as group:
         for mover in movers:
             group.create_task(mover.run())

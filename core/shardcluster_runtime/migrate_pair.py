@@ -88,14 +88,10 @@ class PairMover:
                 jobs = await self._opened(jobs)
                 await self._sent_together(jobs)
                 await _all([self._emptied(job) for job in jobs if job.state is SlotState.OPEN])
-                if self._options.gentle:
-                    await self._state.meeting.meet()
                 await self._closed([job for job in jobs if job.state is SlotState.EMPTY])
         except NodeTrouble as trouble:
             self._ended = True
             self._state.stopped = self._state.stopped or str(trouble)
-        finally:
-            self._state.meeting.leave()
         for node in (self._source, self._target):
             if node.lost and not self._state.stopped:  # another pair's words may say more
                 self._state.stopped = f"The connection to {node.name} was lost."
@@ -156,8 +152,8 @@ class PairMover:
         if not jobs:
             return []
         source_id, target_id = self._source.peer.node_id, self._target.peer.node_id
-        replies = await self._target.set_slots(
-            [("CLUSTER", "SETSLOT", job.slot, "IMPORTING", source_id) for job in jobs]
+        replies = await self._state.set_slots(
+            self._target, [("CLUSTER", "SETSLOT", job.slot, "IMPORTING", source_id) for job in jobs]
         )
         for job, reply in zip(jobs, replies, strict=True):
             if not isinstance(reply, hiredis.ReplyError):
@@ -168,8 +164,8 @@ class PairMover:
             else:
                 self._fail(job, f"{self._target.name} does not import it: {reply}")
         jobs = [job for job in jobs if not job.failed]
-        replies = await self._source.set_slots(
-            [("CLUSTER", "SETSLOT", job.slot, "MIGRATING", target_id) for job in jobs]
+        replies = await self._state.set_slots(
+            self._source, [("CLUSTER", "SETSLOT", job.slot, "MIGRATING", target_id) for job in jobs]
         )
         for job, reply in zip(jobs, replies, strict=True):
             if not isinstance(reply, hiredis.ReplyError):
@@ -211,7 +207,7 @@ class PairMover:
     async def _turn(self, jobs: Sequence[_Job]) -> None:
         """MIGRATE and count for a few slots with one batch each, as one write."""
         await self._state.may_send(sum(len(job.keys) for job in jobs))
-        async with self._source.turn(alone=False):
+        async with self._source.turn(alone=False), self._state.alone():
             if self._at_an_end():
                 return
             replies = await self._asked(
@@ -270,7 +266,7 @@ class PairMover:
         count = None
         for batch in job.batches:
             await self._state.may_send(len(batch.keys))
-            async with self._source.turn(alone=batch.alone):
+            async with self._source.turn(alone=batch.alone), self._state.alone():
                 if self._at_an_end():
                     return None
                 commands = self._migrate(job, batch)
@@ -356,8 +352,8 @@ class PairMover:
         self, node: MigrationNode, jobs: Sequence[_Job], closed: SlotEvent
     ) -> None:
         owner_id = self._target.peer.node_id
-        replies = await node.set_slots(
-            [("CLUSTER", "SETSLOT", job.slot, "NODE", owner_id) for job in jobs]
+        replies = await self._state.set_slots(
+            node, [("CLUSTER", "SETSLOT", job.slot, "NODE", owner_id) for job in jobs]
         )
         for job, reply in zip(jobs, replies, strict=True):
             if isinstance(reply, hiredis.ReplyError):

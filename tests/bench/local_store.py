@@ -57,7 +57,9 @@ class LocalStore:
         found: State = json.loads(self.ask("GET", "/status")[1])
         return found
 
-    def until(self, condition: Callable[[State], bool], deadline_s: float = 60.0) -> State:
+    def until(
+        self, condition: Callable[[State], bool], deadline_s: float = 60.0, every_s: float = 0.05
+    ) -> State:
         """Poll /status until `condition` holds; raises TimeoutError with the last message."""
         ends_s = time.monotonic() + deadline_s
         while True:
@@ -67,16 +69,17 @@ class LocalStore:
             if time.monotonic() > ends_s:
                 message = f"the store is still {state['phase']}: {state['message']}"
                 raise TimeoutError(message)
-            time.sleep(0.05)
+            time.sleep(every_s)
 
-    def calm(self, shards: int) -> State:
+    def calm(self, shards: int, every_s: float = 0.05) -> State:
         """Wait until nothing is left to do and every node is up."""
         return self.until(
             lambda state: (
                 state["reason"] == "Idle"
                 and sum(shard["slots"] > 0 for shard in state["shards"]) == shards
                 and all(node["health"] == "Up" and node["link_up"] for node in state["nodes"])
-            )
+            ),
+            every_s=every_s,
         )
 
     def key_of(self, shard: str) -> str:

@@ -427,7 +427,7 @@ async def test_no_acknowledged_write_is_lost_while_slots_move() -> None:
         # (AttributeError, its bug 4015): let the clients know m3 from the start.
         await _move(cluster, [Move(0, "m0", "m3")])
         await eventually(cluster.one_owner_each, "m3 is known")
-        moves = await _share(cluster, "m3")
+        moves = await _share(cluster, "m3", every=16)
         ended = threading.Event()
         writers = [
             asyncio.create_task(
