@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -38,7 +39,8 @@ def faults_of(path: Path) -> list[str]:
 def main() -> int:
     """1 when a link is broken."""
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"],
+        [shutil.which("git") or "git", "ls-files", "--cached", "--others", "--exclude-standard",
+         "*.md"],
         cwd=ROOT, check=True, capture_output=True, text=True,
     ).stdout.split()  # fmt: skip
     faults = [fault for name in listed for fault in faults_of(ROOT / name)]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shardcluster.engine_settings import SETTINGS, vet
 from shardcluster.spec import parse
+from shardcluster.spec_schema import Schema, spec_schema
 from shardcluster_runtime.desired import load_document
 from shardcluster_runtime.platforms._server_config import NodeSettings, container_config
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPOSE_SPEC = ROOT / "deploy/compose/shardcluster.yaml"
@@ -30,7 +33,89 @@ def compose_valkey_conf() -> bytes:
     return NOTE + container_config(settings)
 
 
-GENERATED: dict[str, Callable[[], bytes]] = {"deploy/compose/valkey.conf": compose_valkey_conf}
+SPEC_PAGE = """\
+# The fields of a ShardCluster
+
+<!-- Made by `make generate` from core/shardcluster/spec_schema.py; don't edit. -->
+
+One document describes a store on every platform: `shardctl up -f FILE`, Docker Compose, Kubernetes.
+[A complete example](../deploy/samples/shardcluster.yaml) is in the repository. Every field may be
+left out. Unknown fields, wrong types and numbers out of range are refused, all at once, each with
+its path and a sentence, and nothing changes; `shardctl plan -f FILE` tells what a document would
+change without changing it.
+
+`metadata.name` is the store's name: lower-case letters, digits and `-`, at most 40; `demo` if it
+is left out. The fields below stand under `spec`.
+
+{fields}
+## Rules between fields
+
+- `gateway.durability: replica` needs `replicasPerShard` of 1 or more; `disk` needs `storage`.
+- A request under `resources` may not be more than its limit.
+- `config.maxmemory` may not be more than the memory limit.
+- `ring.virtualNodes` times the sum of all shards' weights may be 1,000,000.
+
+## On local processes and Docker Compose
+
+`image`, `storage.storageClassName`, `storage.keepOnDelete`, `gateway.replicas`, `auth`, `tls`,
+`scheduling` and all of `resources` but the memory limit do nothing there; the controller says so
+in an event. `storage.size` is not enforced, but with `storage` the nodes keep their data on disk.
+
+## Engine settings
+
+These may stand under `config`. Numbers of bytes may be written like `100mb`.
+
+| setting | values |
+|---|---|
+{settings}
+"""
+
+
+def spec_page() -> bytes:
+    """docs/spec.md."""
+    fields = "\n".join(_field_lines("", spec_schema()))
+    settings = "\n".join(f"| `{name}` | {_setting_values(name)} |" for name in SETTINGS)
+    return SPEC_PAGE.format(fields=fields, settings=settings).encode()
+
+
+def _field_lines(path: str, schema: Schema) -> Iterator[str]:
+    for name, field in schema["properties"].items():
+        inner = f"{path}.{name}" if path else name
+        yield f"**`{inner}`** ({_kind(field, needed=name in schema.get('required', ()))}):"
+        yield f"{field['description']}\n"
+        if "properties" in field:
+            yield from _field_lines(inner, field)
+
+
+def _kind(field: Schema, *, needed: bool) -> str:
+    words = [field.get("type", "quantity")]
+    if "enum" in field:
+        words = ["one of " + ", ".join(field["enum"])]
+    elif words == ["object"]:
+        words = ["mapping"]
+    elif words == ["array"]:
+        words = ["list"]
+    if "minimum" in field:
+        words.append(f"{field['minimum']:,} to {field['maximum']:,}")
+    if "default" in field:
+        words.append(f"default `{json.dumps(field['default']).strip(chr(34))}`")
+    return ", ".join([*words, *(["needed"] if needed else [])])
+
+
+def _setting_values(name: str) -> str:
+    """What its check says to a value that is wrong for every setting."""
+    try:
+        vet(name, "?")
+    except ValueError as error:
+        return str(error).rpartition(", not ")[0].removeprefix("must be ")
+    message = f"{name} takes anything"
+    raise AssertionError(message)
+
+
+GENERATED: dict[str, Callable[[], bytes]] = {
+    "deploy/compose/valkey.conf": compose_valkey_conf,
+    "docs/spec.md": spec_page,
+}
 
 
 def main() -> int:

@@ -46,8 +46,8 @@ def _write(name: str, selection: list[str]) -> None:
     options = ["--universal", "--generate-hashes", "--no-header", "--no-annotate", "--upgrade"]
     no_addresses = ["--no-emit-index-url", "--no-emit-find-links"]
     done = subprocess.run(
-        [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "pyproject.toml"]
-        + options + no_addresses + constraints + selection,
+        [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "pyproject.toml",
+         *options, *no_addresses, *constraints, *selection],
         cwd=ROOT, check=True, capture_output=True, text=True,
     )  # fmt: skip
     (REQUIREMENTS / f"{name}.txt").write_text(HEADER + done.stdout, encoding="utf-8")

@@ -14,8 +14,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from shardcluster.names import shard_number, split_node_name
-from shardcluster.spec import SHARDS_MAX, cross_field_problems
+from shardcluster.spec import cross_field_problems
 from shardcluster.spec_fields import shown
+from shardcluster.spec_limits import SHARDS_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Collection

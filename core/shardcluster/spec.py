@@ -18,6 +18,29 @@ from shardcluster.engine_settings import vet
 from shardcluster.names import shard_number
 from shardcluster.quantities import parse_quantity
 from shardcluster.spec_fields import Fields, Problems, SpecError, shown
+from shardcluster.spec_limits import (
+    CPU_LEAST,
+    GATEWAYS_MAX,
+    IMAGE,
+    IMAGE_CHARS_MAX,
+    KEYS_PER_SECOND_MAX,
+    LOAD_BOUND_MAX,
+    MEMORY_LEAST,
+    NAME,
+    NAME_CHARS_MAX,
+    NODE_TIMEOUT_MAX_MS,
+    NODE_TIMEOUT_MIN_MS,
+    REPLICAS_MAX,
+    RETIRED_MAX,
+    RING_POINTS_MAX,
+    SHARDS_MAX,
+    STORAGE_LEAST,
+    SUBDOMAIN,
+    SUBDOMAIN_CHARS_MAX,
+    VIRTUAL_NODES_MAX,
+    WEIGHT_MAX,
+    WEIGHT_MIN,
+)
 from shardcluster.spec_model import (
     API_VERSION,
     DEFAULT_IMAGE,
@@ -39,33 +62,13 @@ from shardcluster.spec_model import (
 
 __all__ = [
     "API_VERSION", "DEFAULT_IMAGE", "DEFAULT_MAX_KEYS_PER_SECOND", "DEFAULT_NAME", "KIND",
-    "REPLICAS_MAX", "RETIRED_MAX", "RING_POINTS_MAX", "SHARDS_MAX", "Amounts", "Durability",
+    "Amounts", "Durability",
     "FailoverSpec", "GatewaySpec", "ReadFrom", "RebalanceMode", "RebalanceSpec", "Resources",
     "RingSpec", "Spec", "SpecError", "Storage", "cross_field_problems", "ignored_on_local",
     "parse",
 ]  # fmt: skip
 
-SHARDS_MAX = 1000  # the engine's own advice for the size of a cluster
-REPLICAS_MAX = 5  # a shard
-RETIRED_MAX = 10_000  # names in `retire`; with SHARDS_MAX it keeps shard numbers in five digits
-VIRTUAL_NODES_MAX = 1000
-LOAD_BOUND_MAX = 0.5
-WEIGHT_MIN, WEIGHT_MAX = 0.1, 100.0
-RING_POINTS_MAX = 1_000_000  # 1,000 shards of 1,000 virtual nodes; planning takes their sort
-NODE_TIMEOUT_MIN_MS, NODE_TIMEOUT_MAX_MS = 500, 60_000
-KEYS_PER_SECOND_MAX = 1_000_000_000  # more than any engine does: the same as no limit
-GATEWAYS_MAX = 100
-MEMORY_LEAST = "16Mi"  # an idle engine with its backlog; "100m" is a tenth of a byte
-STORAGE_LEAST = "16Mi"
-CPU_LEAST = "1m"  # what Kubernetes can count
-
-# 40 characters, so that the names made from it fit into Kubernetes' 63.
-_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,38}[a-z0-9])?")
-_SUBDOMAIN = re.compile(
-    r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?)*"
-)
-_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/@-]*")
-_NAME_CHARS_MAX, _SUBDOMAIN_CHARS_MAX, _IMAGE_CHARS_MAX = 40, 253, 500
+_NAME, _SUBDOMAIN, _IMAGE = (re.compile(text) for text in (NAME, SUBDOMAIN, IMAGE))
 _A_NAME = "lower-case letters, digits and '-' (at most 40, no '-' at the ends)"
 _AN_OBJECT = "the name of a Kubernetes object"
 
@@ -103,7 +106,7 @@ def parse(document: object) -> Spec:
         top.note("kind", f"must be {KIND}, not {shown(top.take('kind'))}")
     if document is None:
         problems.note("document", "must be a mapping, not null")
-    name = top.nested("metadata").text("name", _NAME, _NAME_CHARS_MAX, _A_NAME)
+    name = top.nested("metadata").text("name", _NAME, NAME_CHARS_MAX, _A_NAME)
     top.take("status")
     spec = _read_spec(name or DEFAULT_NAME, top.nested("spec"))
     top.finish(_ELSEWHERE_AT_TOP)
@@ -186,7 +189,7 @@ def _read_spec(name: str, fields: Fields) -> Spec:
         name=name,
         shards=fields.integer("shards", 3, 1, SHARDS_MAX),
         replicas_per_shard=fields.integer("replicasPerShard", 1, 0, REPLICAS_MAX),
-        image=fields.text("image", _IMAGE, _IMAGE_CHARS_MAX, image_text) or DEFAULT_IMAGE,
+        image=fields.text("image", _IMAGE, IMAGE_CHARS_MAX, image_text) or DEFAULT_IMAGE,
         ring=_read_ring(fields.nested("ring")),
         retire=_read_retire(fields),
         storage=_read_storage(fields.optional("storage")),
@@ -254,7 +257,7 @@ def _read_storage(fields: Fields | None) -> Storage | None:
     if fields.take("size") is None:
         fields.note("size", 'is missing; give it like "10Gi"')
     size = fields.quantity("size", STORAGE_LEAST, "10Gi")
-    class_name = fields.text("storageClassName", _SUBDOMAIN, _SUBDOMAIN_CHARS_MAX, _AN_OBJECT)
+    class_name = fields.text("storageClassName", _SUBDOMAIN, SUBDOMAIN_CHARS_MAX, _AN_OBJECT)
     keep_on_delete = fields.flag("keepOnDelete", default=True)
     fields.finish()
     return Storage(size or STORAGE_LEAST, class_name, keep_on_delete)
@@ -312,6 +315,6 @@ def _read_secret(fields: Fields | None) -> str | None:
         return None
     if fields.take("secretName") is None:
         fields.note("secretName", "is missing")
-    name = fields.text("secretName", _SUBDOMAIN, _SUBDOMAIN_CHARS_MAX, _AN_OBJECT)
+    name = fields.text("secretName", _SUBDOMAIN, SUBDOMAIN_CHARS_MAX, _AN_OBJECT)
     fields.finish()
     return name

@@ -125,7 +125,8 @@ class NodeConnection(asyncio.Protocol):
 
         Raises ConnectionLost(sent=False) on a closed connection and Overloaded over the limit.
         """
-        return self.send_packed(hiredis.pack_command(command))
+        packed: bytes = hiredis.pack_command(cast("Any", command))  # its stub knows one-tuples only
+        return self.send_packed(packed)
 
     def send_packed(self, packed: bytes) -> asyncio.Future[Any]:
         """`send` for one command already in RESP form."""

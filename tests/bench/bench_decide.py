@@ -56,8 +56,10 @@ def _observed() -> Observed:
     ownership = plan_ownership(dict.fromkeys(shards, 1.0), {})
     peers = []
     for number, shard in enumerate(shards):
-        for ordinal in range(NODES_PER_SHARD):
-            peers.append(_peer(number, ordinal, ownership[shard] if ordinal == 0 else SlotSet()))
+        peers += [
+            _peer(number, ordinal, ownership[shard] if ordinal == 0 else SlotSet())
+            for ordinal in range(NODES_PER_SHARD)
+        ]
     nodes = []
     for index, peer in enumerate(peers):
         number, ordinal = divmod(index, NODES_PER_SHARD)

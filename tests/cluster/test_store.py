@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis.asyncio
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tests.cluster.stores import Store
 
-FAST_TIMEOUT = {"failover": {"nodeTimeoutMs": 1000}}
+FAST_TIMEOUT: dict[str, Any] = {"failover": {"nodeTimeoutMs": 1000}}
 
 
 @pytest.fixture

@@ -139,7 +139,7 @@ class Writer:
             number += 1
             key, value = f"w{number % 100}", str(number).encode()
             status, answer = self.compose.ask("PUT", f"/v1/keys/{key}", value)
-            if status == 204:  # noqa: PLR2004
+            if status == 204:
                 self.acknowledged[key] = value
             else:
                 self.failed.append(f"PUT {status} {answer!r}")

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from shardcluster.edits import EditError, add_shard, remove_shard
 from shardcluster.names import node_name, shard_name
-from shardcluster.spec import RETIRED_MAX, SHARDS_MAX, Spec, parse
+from shardcluster.spec import Spec, parse
+from shardcluster.spec_limits import RETIRED_MAX, SHARDS_MAX
 
 
 def spec_of(shards: int, *retire: str, **fields: Any) -> Spec:

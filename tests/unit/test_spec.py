@@ -261,6 +261,7 @@ def test_a_thousand_mistakes_are_cut_short() -> None:
     """The answer stays readable, and quick."""
     spec = {f"shard{number}": 1 for number in range(5000)}
     assert len(problems({"spec": spec})) == PROBLEMS_MAX
+    assert len(problems({"spec": {"retire": [0] * 5000}})) == PROBLEMS_MAX
 
 
 @pytest.mark.parametrize(

@@ -60,10 +60,12 @@ class Module(NamedTuple):
 
     @property
     def name(self) -> str:
+        """Its path in the repository."""
         return self.path.relative_to(ROOT).as_posix()
 
     @property
     def is_test(self) -> bool:
+        """Whether it is for tests only."""
         return self.name.startswith("tests/")
 
 

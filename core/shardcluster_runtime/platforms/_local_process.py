@@ -131,7 +131,7 @@ class LocalProcess:
         on_end()
 
     async def _wait(self, on_end: Callable[[], None]) -> None:
-        while not self.ended():
+        while not self.ended():  # noqa: ASYNC110 - only where the system tells nobody of an end
             await asyncio.sleep(END_POLL_S)
         on_end()
 
