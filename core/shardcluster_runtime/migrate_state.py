@@ -23,6 +23,7 @@ MIB = 1024 * 1024
 OVERTIME_S = 1.0  # past its budget a slice still finishes the slots it has opened
 THROTTLED_BATCH_S = 0.004  # with a limit, one MIGRATE carries what the limit allows in this time
 THROTTLED_SLOTS = 16  # in one group: every node they concern writes its node file at each step
+GENTLE_REST_MAX_S = 0.1  # on a machine with other work a step may take long
 GENTLE_REST = 6.0  # × the time a step took: the pause until the next; 3 gave p99 ×2.0, 6 ×1.8
 THROTTLED_BATCH_KEYS_MIN = 8  # fewer cost the source more in commands than they save in pauses
 
@@ -137,7 +138,7 @@ class SliceState:
                 began_s = loop.time()
                 replies = await node.set_slots(commands)
                 took_s = loop.time() - began_s
-            self._rested_s = loop.time() + GENTLE_REST * took_s
+            self._rested_s = loop.time() + min(GENTLE_REST * took_s, GENTLE_REST_MAX_S)
         return replies
 
     def alone(self) -> AbstractAsyncContextManager[Any]:

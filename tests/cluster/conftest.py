@@ -9,7 +9,8 @@ import psutil
 import pytest
 
 from shardcluster_runtime.server_binary import Server, find_server
-from tests.cluster.plain_nodes import PlainNodes, free_block
+from tests.cluster.plain_nodes import PlainNodes
+from tests.cluster.ports import free_block
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,7 +15,8 @@ from typing import IO, TYPE_CHECKING
 import httpx
 import pytest
 
-from tests.cluster.mini_cluster import MiniCluster, free_ports, mini_cluster
+from tests.cluster.mini_cluster import MiniCluster, mini_cluster
+from tests.cluster.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

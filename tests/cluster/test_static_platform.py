@@ -19,7 +19,8 @@ from shardcluster_runtime.platforms.addresses import (
 )
 from shardcluster_runtime.platforms.protocol import PlatformNode, PlatformUnable
 from shardcluster_runtime.platforms.static import StaticPlatform
-from tests.cluster.plain_nodes import HOST, PlainNode, PlainNodes, free_block, until_true
+from tests.cluster.plain_nodes import PlainNode, PlainNodes, until_true
+from tests.cluster.ports import HOST, free_block
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable

