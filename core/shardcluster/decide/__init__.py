@@ -108,5 +108,13 @@ def _idle(picture: Picture) -> Decision:
     return Decision(
         Wait(IDLE_S),
         Reason.IDLE,
-        f"All {shards} shards serve their slots with {spec.replicas_per_shard} replicas each.",
+        f"{_in_all(shards)} its slots with {_replicas(spec.replicas_per_shard)}.",
     )
+
+
+def _in_all(shards: int) -> str:
+    return "The one shard serves" if shards == 1 else f"Each of {shards} shards serves"
+
+
+def _replicas(count: int) -> str:
+    return "1 replica" if count == 1 else f"{count or 'no'} replicas"

@@ -181,13 +181,13 @@ def _without_replica(
         return Decision(
             RestartNode(owner.name, fresh=False),
             Reason.SHARD_LOST if lost_too else Reason.MASTER_RESTARTING,
-            f"{lost} and no replica holds its data: {lost_too}it is started again.",
+            f"{lost} and no replica can take over: {lost_too}it is started again.",
             healthy=False,
         )
     return Decision(
         Wait(SOON_S),
         Reason.MASTER_RESTARTING,
-        f"{lost} and no replica holds its data: {shard.name} waits until it is back.",
+        f"{lost} and no replica can take over: {shard.name} waits until it is back.",
         healthy=False,
     )
 
