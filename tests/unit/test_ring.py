@@ -109,7 +109,7 @@ class TestPlan:
         assert sum(len(shrunk[name] & grown[newest]) for name in shrunk) == len(grown[newest])
 
     @given(weights_maps, ownerships)
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     def test_any_ownership_is_brought_into_the_band_by_the_least_moves(
         self, weights: dict[str, float], owned: dict[str, SlotSet]
     ) -> None:
@@ -119,7 +119,7 @@ class TestPlan:
         assert moved(owned, plan) == least_moves(owned, weights, SMALL)
 
     @given(weights_maps, ownerships)
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     def test_a_slow_second_implementation_agrees(
         self, weights: dict[str, float], owned: dict[str, SlotSet]
     ) -> None:
@@ -128,7 +128,7 @@ class TestPlan:
         assert plan == slow_plan(weights, owned, FEW_POINTS, SMALL)
 
     @given(weights_maps, ownerships, st.randoms(use_true_random=False))
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     def test_from_half_way_no_slot_moves_twice(
         self, weights: dict[str, float], owned: dict[str, SlotSet], rng: random.Random
     ) -> None:
