@@ -1,4 +1,4 @@
-# Two images: `docker build --target controller .` and `docker build --target api .`
+# Three images: `docker build --target controller .`, `--target operator` and `--target api`.
 # BASE_IMAGE may be any Debian; Python is installed where it is missing.
 ARG BASE_IMAGE=python:3.12-slim
 
@@ -21,6 +21,7 @@ RUN python3 -m venv /build \
 COPY pyproject.toml README.md LICENSE ./
 COPY core core
 COPY api api
+COPY operator operator
 RUN /build/bin/pip wheel --quiet --no-cache-dir --no-deps --no-build-isolation -w /wheels . \
     && /build/bin/pip --python /opt/shardcluster/bin/python install --quiet --no-deps /wheels/*.whl
 
@@ -38,6 +39,10 @@ HEALTHCHECK --interval=5s --timeout=3s --start-period=20s --retries=3 \
     CMD ["python3", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8090/healthz', timeout=2)"]
 ENTRYPOINT ["shardctl"]
 CMD ["controller", "--help"]
+
+FROM app AS operator
+EXPOSE 8081
+ENTRYPOINT ["python3", "-m", "shardcluster_operator"]
 
 FROM app AS api
 EXPOSE 8080

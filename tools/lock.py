@@ -18,9 +18,9 @@ ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"
 # lock -> what of pyproject.toml goes in
 LOCKS = {
-    "dev": ["--extra=api", "--extra=local", "--group=build", "--group=dev"],
+    "dev": ["--extra=api", "--extra=kubernetes", "--extra=local", "--group=build", "--group=dev"],
     "run": ["--extra=api", "--extra=local", "--group=build"],
-    "image": ["--extra=api"],  # the nodes' containers bring their own server
+    "image": ["--extra=api", "--extra=kubernetes"],  # the nodes' containers bring their own server
     "build": ["--group=build"],
 }
 HEADER = "# Made by `make lock`; don't edit.\n"

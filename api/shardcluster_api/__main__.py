@@ -73,7 +73,11 @@ async def _serve(options: argparse.Namespace, settings: Settings, listener: sock
     gateway.start()
     bridge = LoopBridge(gateway, asyncio.get_running_loop())
     host, port = listener.getsockname()[:2]
-    store = settings.controller_url or ", ".join(map(str, settings.seeds))
+    store = (
+        settings.controller_url
+        or "/".join(settings.resource or ())
+        or ", ".join(map(str, settings.seeds))
+    )
 
     def announce() -> None:
         shown = f"[{host}]" if ":" in host else host
@@ -120,6 +124,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="shardcluster_api", description="ShardCluster's gateway.")
     parser.add_argument("--controller", metavar="URL", help="or SHARDCLUSTER_CONTROLLER")
     parser.add_argument("--seeds", metavar="HOST:PORT,…", help="or SHARDCLUSTER_SEEDS")
+    parser.add_argument(
+        "--kubernetes", metavar="NAMESPACE/NAME", help="a ShardCluster; or SHARDCLUSTER_KUBERNETES"
+    )
     parser.add_argument("--host", default=environment.get("SHARDCLUSTER_HOST", "127.0.0.1"))
     parser.add_argument("--port", type=_port, default=environment.get("SHARDCLUSTER_PORT", "8080"))
     parser.add_argument(
@@ -147,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     options = _options(arguments)
     try:
-        settings = Settings.read(options.controller, options.seeds)
+        settings = Settings.read(options.controller, options.seeds, resource=options.kubernetes)
     except SettingsError as error:
         _say(str(error))
         return EXIT_USAGE

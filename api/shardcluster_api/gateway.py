@@ -44,9 +44,8 @@ class Gateway:
 
     def __init__(self, settings: Settings, control: ControlPlane | None = None) -> None:
         """`control` is given by tests and by platforms with a control plane of their own."""
-        url = settings.controller_url
         self.settings = settings
-        self.control = control or (HttpControlPlane(url) if url else NoControlPlane())
+        self.control = control or _control_plane(settings)
         self.metrics = Metrics()
         self.topology = Topology(settings.seeds, settings.credentials, self.metrics)
         self.router = Router(self.topology, self.metrics)
@@ -176,3 +175,14 @@ class Gateway:
                 for address, link in sorted(topology.links.items())
             ],
         }
+
+
+def _control_plane(settings: Settings) -> ControlPlane:
+    if settings.controller_url:
+        return HttpControlPlane(settings.controller_url)
+    if settings.resource is None:
+        return NoControlPlane()
+    # Only there is the client of Kubernetes installed for sure, and loading it takes a while.
+    from shardcluster_api.kubernetes_control_plane import KubernetesControlPlane  # noqa: PLC0415
+
+    return KubernetesControlPlane(*settings.resource)

@@ -33,6 +33,7 @@ class Settings:
     controller_url: str | None = None
     seeds: tuple[Address, ...] = ()
     credentials: Credentials = field(default_factory=Credentials)
+    resource: tuple[str, str] | None = None  # namespace and name of a ShardCluster on Kubernetes
 
     @classmethod
     def read(
@@ -40,26 +41,39 @@ class Settings:
         controller_url: str | None = None,
         seeds: str | None = None,
         environment: Mapping[str, str] = os.environ,
+        resource: str | None = None,
     ) -> Settings:
-        """The arguments, else SHARDCLUSTER_CONTROLLER, _SEEDS, _USERNAME, _PASSWORD(_FILE).
+        """The arguments, else SHARDCLUSTER_CONTROLLER, _SEEDS, _KUBERNETES; _USERNAME, _PASSWORD.
 
-        Raises SettingsError, also when there is neither controller nor seeds.
+        SHARDCLUSTER_PASSWORD_FILE instead of the last names a file.  Raises SettingsError, also
+        when there is none of the first three.
         """
+        resource = resource or environment.get("SHARDCLUSTER_KUBERNETES") or ""
         controller_url = controller_url or environment.get("SHARDCLUSTER_CONTROLLER") or None
         seeds = seeds or environment.get("SHARDCLUSTER_SEEDS") or ""
         if controller_url is not None and not controller_url.startswith(("http://", "https://")):
             message = f"{controller_url!r} is not the URL of a controller."
             raise SettingsError(message)
-        if controller_url is None and not seeds:
+        if controller_url is None and not seeds and not resource:
             message = (
-                "Say where the store is: --controller URL or --seeds HOST:PORT,… "
-                "(or SHARDCLUSTER_CONTROLLER or SHARDCLUSTER_SEEDS in the environment)."
+                "Say where the store is: --controller URL, --seeds HOST:PORT,… or "
+                "--kubernetes NAMESPACE/NAME (or SHARDCLUSTER_CONTROLLER, _SEEDS, _KUBERNETES in "
+                "the environment)."
             )
             raise SettingsError(message)
         credentials = Credentials(
             _password(environment), environment.get("SHARDCLUSTER_USERNAME") or None
         )
-        return cls(controller_url, parse_seeds(seeds), credentials)
+        named = _namespace_and_name(resource) if resource else None
+        return cls(controller_url, parse_seeds(seeds), credentials, named)
+
+
+def _namespace_and_name(text: str) -> tuple[str, str]:
+    namespace, slash, name = text.partition("/")
+    if not (namespace and slash and name) or "/" in name:
+        message = f"{text!r} is not NAMESPACE/NAME of a ShardCluster."
+        raise SettingsError(message)
+    return namespace, name
 
 
 def _password(environment: Mapping[str, str]) -> str | None:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import hiredis
 
@@ -36,11 +36,10 @@ if TYPE_CHECKING:
 
     from shardcluster.actions import Action
     from shardcluster.slots import SlotSet
-    from shardcluster_runtime.desired import DesiredStore
     from shardcluster_runtime.migrate import SliceResult
     from shardcluster_runtime.platforms.protocol import Platform
 
-__all__ = ["Controller"]
+__all__ = ["Controller", "DesiredSpec"]
 
 RETRY_S = 0.5  # after an action that failed, unless something wakes the loop
 COUNT_TIMEOUT_S = 2.0  # for counting the keys of a plan
@@ -50,13 +49,43 @@ Document = dict[str, Any]
 _log = logging.getLogger(__name__)
 
 
+class DesiredSpec(Protocol):
+    """Where the loop reads what is wanted; the changes people ask of *it* are written there."""
+
+    @property
+    def document(self) -> Document:
+        """The desired spec, valid."""
+        ...
+
+    @property
+    def rebalance_wanted(self) -> bool:
+        """Whether a rebalance was asked for that is not done."""
+        ...
+
+    def mark_rebalanced(self) -> None:
+        """Every rebalance asked for so far is done."""
+        ...
+
+    def edit(self, document: Document) -> None:
+        """A change made through the API."""
+        ...
+
+    def apply(self, document: Document) -> None:
+        """A whole document from a user."""
+        ...
+
+    def request_rebalance(self) -> int:
+        """Note that somebody asked for a rebalance."""
+        ...
+
+
 class Controller:
     """One store's loop, and the changes of its desired state that people ask for."""
 
     def __init__(
         self,
         platform: Platform,
-        desired: DesiredStore,
+        desired: DesiredSpec,
         *,
         clock: Callable[[], float] = time.time,
         before_action: Callable[[Decision], None] = lambda _decision: None,
@@ -98,6 +127,10 @@ class Controller:
         await self._executor.close()
         await self._observer.close()
         await self._platform.close(stop_nodes=stop_nodes)
+
+    def wake(self) -> None:
+        """Something may have changed: look now instead of later."""
+        self._wake.set()
 
     # -- the loop ---------------------------------------------------------------------------
 

@@ -92,6 +92,7 @@ def container_config(settings: NodeSettings) -> bytes:
     oldest = Server(Path("valkey-server"), "Valkey", (7, 2, 0))
     lines = {
         **_tunables(settings),
+        **dict(settings.config),
         **_fixed(oldest, "0.0.0.0", CONTAINER_PORT),  # noqa: S104 - the container's own network
         # Its clients are other containers, and no published port leads here.
         "protected-mode": "no",

@@ -1,0 +1,258 @@
+"""The Kubernetes API, as far as the operator and the gateway use it: plain dicts over HTTP.
+
+Law: every call has its own time limit, an answer that is no success is an ApiError with the API
+server's own sentence, and what is written is a server-side apply or a patch of named fields, never
+a whole object that was read before.  Typed models are not used: they drop fields they do not know
+and take twenty times as long to read.
+
+`kubernetes.aio` does what is hard to get right: kubeconfig files, service account tokens that
+change, certificates.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+import aiohttp
+from kubernetes.aio import client, config
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+__all__ = ["ApiError", "Kind", "Kube", "Manifest", "kind_of"]
+
+FIELD_MANAGER = "shardcluster"
+CALL_TIMEOUT_S = 10.0
+WATCH_S = 240  # how long the server holds a watch open
+WATCH_SILENT_S = 300.0  # a watch that said nothing for so long is dead
+LINE_BYTES_MAX = 8 << 20
+
+Manifest = dict[str, Any]
+
+
+class ApiError(Exception):
+    """The API server refused or could not be asked; `status` is 0 when it did not answer."""
+
+    def __init__(self, status: int, message: str, reason: str = "") -> None:
+        """`reason` is the API's own word, like NotFound."""
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of object and where the API has it."""
+
+    group_version: str  # "v1", "apps/v1"
+    plural: str
+
+    def path(self, namespace: str | None, name: str = "", subresource: str = "") -> str:
+        """The path of one object, or of the list."""
+        root = "api" if "/" not in self.group_version else "apis"
+        parts = [root, self.group_version]
+        if namespace:
+            parts += ["namespaces", namespace]
+        return "/" + "/".join([*parts, self.plural, *filter(None, (name, subresource))])
+
+
+def kind_of(manifest: Manifest) -> Kind:
+    """The kind of an object that says it itself."""
+    word = manifest["kind"].lower()
+    plural = f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
+    return Kind(manifest["apiVersion"], plural)
+
+
+class Kube:
+    """One API server; `open` first, `close` last."""
+
+    def __init__(self, api: client.ApiClient) -> None:
+        """A client that is logged in."""
+        self._api = api
+
+    @classmethod
+    async def open(cls) -> Kube:
+        """As a pod by its service account, else as the kubeconfig file says.
+
+        Raises ApiError when there is neither.
+        """
+        try:
+            try:
+                config.load_incluster_config()  # type: ignore[no-untyped-call]
+            except config.ConfigException:
+                await config.load_kube_config()  # type: ignore[no-untyped-call]
+        except config.ConfigException as error:
+            raise ApiError(0, f"No way to a Kubernetes API server: {error}") from error
+        return cls(client.ApiClient())
+
+    async def close(self) -> None:
+        """End all connections."""
+        await self._api.close()  # type: ignore[no-untyped-call]
+
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> Manifest | None:
+        """One object, None when there is none of that name."""
+        try:
+            return await self._call("GET", kind.path(namespace, name))
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def list(self, kind: Kind, namespace: str | None, selector: str = "") -> Manifest:
+        """The list object: `items`, and the version to watch from."""
+        return await self._call("GET", kind.path(namespace), {"labelSelector": selector})
+
+    async def apply(self, kind: Kind, manifest: Manifest, *, subresource: str = "") -> Manifest:
+        """Server-side apply: the fields named are ours, the others stay."""
+        meta = manifest["metadata"]
+        return await self._call(
+            "PATCH",
+            kind.path(meta.get("namespace"), meta["name"], subresource),
+            {"fieldManager": FIELD_MANAGER, "force": "true"},
+            (manifest, "application/apply-patch+yaml"),
+        )
+
+    async def create(self, kind: Kind, manifest: Manifest) -> Manifest:
+        """A new object; ApiError 409 when it is there."""
+        return await self._call(
+            "POST",
+            kind.path(manifest["metadata"].get("namespace")),
+            {"fieldManager": FIELD_MANAGER},
+            (manifest, "application/json"),
+        )
+
+    async def merge(
+        self, kind: Kind, namespace: str, name: str, patch: Manifest, *, subresource: str = ""
+    ) -> Manifest:
+        """A JSON merge patch; with metadata.resourceVersion in it 409 if the object changed."""
+        return await self._call(
+            "PATCH",
+            kind.path(namespace, name, subresource),
+            {"fieldManager": FIELD_MANAGER},
+            (patch, "application/merge-patch+json"),
+        )
+
+    async def delete(
+        self, kind: Kind, namespace: str, name: str, options: Mapping[str, Any] | None = None
+    ) -> bool:
+        """Ask for the end of an object; False when there is none."""
+        try:
+            await self._call(
+                "DELETE", kind.path(namespace, name), {}, (dict(options or {}), "application/json")
+            )
+        except ApiError as error:
+            if error.status == 404:
+                return False
+            raise
+        return True
+
+    async def watch(
+        self,
+        kind: Kind,
+        namespace: str | None,
+        selector: str,
+        version: str,
+        *,
+        name: str = "",
+        wait_s: int = WATCH_S,
+    ) -> AsyncIterator[tuple[str, Manifest]]:
+        """(ADDED | MODIFIED | DELETED | BOOKMARK, object) until the server ends the watch.
+
+        With `name` of that object alone.  Raises ApiError, with status 410 when `version` is too
+        old: list again then.
+        """
+        query = {
+            "labelSelector": selector, "resourceVersion": version, "watch": "true",
+            "allowWatchBookmarks": "true", "timeoutSeconds": str(wait_s),
+            "fieldSelector": f"metadata.name={name}" if name else "",
+        }  # fmt: skip
+        timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=CALL_TIMEOUT_S, sock_read=WATCH_SILENT_S
+        )
+        response = await self._send("GET", kind.path(namespace), query, None, timeout)
+        try:
+            async for line in _lines(response):
+                event = json.loads(line)
+                if event["type"] == "ERROR":
+                    raise _refusal(event["object"].get("code", 0), event["object"])
+                yield event["type"], event["object"]
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise ApiError(0, f"The watch of {kind.plural} ended: {error!r}") from error
+        finally:
+            response.close()
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: tuple[Manifest, str] | None = None,
+    ) -> Manifest:
+        timeout = aiohttp.ClientTimeout(total=CALL_TIMEOUT_S)
+        response = await self._send(method, path, query or {}, body, timeout)
+        try:
+            found: Manifest = json.loads(await response.read())
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise ApiError(0, f"The API server's answer broke off: {error!r}") from error
+        return found
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: tuple[Manifest, str] | None,
+        limit: aiohttp.ClientTimeout,
+    ) -> aiohttp.ClientResponse:
+        headers = {"Accept": "application/json", "User-Agent": FIELD_MANAGER}
+        if body is not None:
+            headers["Content-Type"] = body[1]
+        await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, None)
+        given = urlencode({name: value for name, value in query.items() if value})
+        url = f"{self._api.configuration.host}{path}{'?' if given else ''}{given}"
+        try:
+            wrapped = await self._api.rest_client.request(  # type: ignore[no-untyped-call]
+                method, url, headers=headers, body=body[0] if body else None,
+                _request_timeout=limit,
+            )  # fmt: skip
+            response: aiohttp.ClientResponse = wrapped.response
+            if response.status < 400:
+                return response
+            raise _refusal(response.status, await _json(response))
+        except client.ApiException as error:
+            raise _refusal(error.status or 0, _loads(error.body)) from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ApiError(0, f"The API server can't be reached: {error!r}") from error
+
+
+async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """Whole lines, however long: aiohttp's own reader gives up at its buffer's size."""
+    pending = bytearray()
+    async for chunk in response.content.iter_any():
+        pending += chunk
+        *whole, rest = pending.split(b"\n")
+        for line in whole:
+            if line.strip():
+                yield bytes(line)
+        pending = bytearray(rest)
+        if len(pending) > LINE_BYTES_MAX:
+            raise ApiError(0, "A watched object is too large.")
+
+
+async def _json(response: aiohttp.ClientResponse) -> Manifest:
+    return _loads(await response.text())
+
+
+def _loads(text: str | bytes | None) -> Manifest:
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        return {"message": str(text)[:200]}
+    return found if isinstance(found, dict) else {"message": str(text)[:200]}
+
+
+def _refusal(status: int, body: Manifest) -> ApiError:
+    return ApiError(status, body.get("message") or f"HTTP {status}", body.get("reason") or "")

@@ -1,0 +1,1 @@
+"""ShardCluster on Kubernetes: an operator that carries the store as Kubernetes objects."""

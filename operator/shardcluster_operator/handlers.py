@@ -1,0 +1,159 @@
+"""The kopf side: what Kubernetes tells, handed on to sessions.
+
+Law: no finalizers and no handlers that see differences.  An event only says "look"; a session a
+resource runs the loop.  An event can be lost (kopf's own relists lose deletions), so sessions whose
+resource is gone are also found by asking, every `SWEEP_S`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import kopf
+
+from shardcluster_operator.informer import Informer
+from shardcluster_operator.platform import CLUSTER_LABEL, PODS, STATEFUL_SETS
+from shardcluster_operator.session import SHARD_CLUSTERS, Session, World
+from shardcluster_runtime.kube import ApiError, Kube
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from shardcluster_runtime.kube import Manifest
+
+__all__ = ["Operator", "Settings", "registry_for"]
+
+SWEEP_S = 60.0
+SERVER_TIMEOUT_S = 300
+CLIENT_TIMEOUT_S = 330
+INACTIVITY_TIMEOUT_S = 70
+REQUEST_TIMEOUT_S = 10
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How this operator was started."""
+
+    gateway_image: str
+    operator_namespace: str
+    namespaces: tuple[str, ...] = ()  # none: all
+
+
+@dataclass
+class Operator:
+    """All sessions of this process."""
+
+    settings: Settings
+    kube: Kube | None = None
+    sessions: dict[tuple[str, str], Session] = field(default_factory=dict)
+    _informers: list[Informer] = field(default_factory=list)
+    _world: World | None = None
+    _sweeper: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Connect and begin to listen to pods and StatefulSets; raises ApiError."""
+        self.kube = await Kube.open()
+        if len(self.settings.namespaces) > 1:
+            message = "One operator serves all namespaces or one; run several for several."
+            raise ApiError(0, message)
+        namespace = self.settings.namespaces[0] if self.settings.namespaces else None
+        pods, sets = (
+            Informer(self.kube, kind, namespace, CLUSTER_LABEL, self._child_changed)
+            for kind in (PODS, STATEFUL_SETS)
+        )
+        self._informers = [pods, sets]
+        for informer in self._informers:
+            informer.start()
+        self._world = World(
+            kube=self.kube,
+            pods=pods,
+            stateful_sets=sets,
+            gateway_image=self.settings.gateway_image,
+            operator_namespace=self.settings.operator_namespace,
+        )
+        self._sweeper = asyncio.create_task(self._sweep())
+
+    async def stop(self) -> None:
+        """Let go of everything."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for session in list(self.sessions.values()):
+            await session.stop()
+        for informer in self._informers:
+            await informer.stop()
+        if self.kube is not None:
+            await self.kube.close()
+
+    async def saw(self, resource: Manifest, *, deleted: bool) -> None:
+        """A ShardCluster is there, changed or gone."""
+        meta = resource["metadata"]
+        key = (meta["namespace"], meta["name"])
+        session = self.sessions.get(key)
+        gone = deleted or "deletionTimestamp" in meta
+        if session is not None and (gone or session.uid != meta["uid"]):
+            del self.sessions[key]
+            await session.stop()
+            session = None
+        if gone:
+            return
+        if session is not None:
+            session.take(resource)
+            return
+        assert self._world is not None
+        self.sessions[key] = Session(self._world, resource)
+        self.sessions[key].start()
+
+    def _child_changed(self, key: tuple[str, str]) -> None:
+        session = self.sessions.get(key)
+        if session is not None:
+            session.wake()
+
+    async def _sweep(self) -> None:
+        assert self.kube is not None
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            for (namespace, name), session in list(self.sessions.items()):
+                with contextlib.suppress(ApiError):
+                    found = await self.kube.get(SHARD_CLUSTERS, namespace, name)
+                    if found is None and self.sessions.get((namespace, name)) is session:
+                        del self.sessions[namespace, name]
+                        await session.stop()
+
+
+def registry_for(operator: Operator) -> kopf.OperatorRegistry:
+    """Handlers of kopf for one operator."""
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=registry)
+    async def log_in(**about: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(**about) or kopf.login_with_kubeconfig(**about)
+
+    @kopf.on.startup(registry=registry)
+    async def started(settings: kopf.OperatorSettings, **_: Any) -> None:
+        settings.watching.server_timeout = SERVER_TIMEOUT_S
+        settings.watching.client_timeout = CLIENT_TIMEOUT_S
+        settings.watching.inactivity_timeout = INACTIVITY_TIMEOUT_S
+        settings.networking.request_timeout = REQUEST_TIMEOUT_S
+        settings.posting.enabled = False  # the loop's own sentences are the events
+        await operator.start()
+
+    @kopf.on.cleanup(registry=registry)
+    async def stopped(**_: Any) -> None:
+        await operator.stop()
+
+    @kopf.on.event(
+        SHARD_CLUSTERS.group_version.partition("/")[0],
+        SHARD_CLUSTERS.group_version.partition("/")[2],
+        SHARD_CLUSTERS.plural,
+        registry=registry,
+    )
+    async def seen(event: Mapping[str, Any], **_: Any) -> None:
+        await operator.saw(dict(event["object"]), deleted=event["type"] == "DELETED")
+
+    return registry

@@ -1,0 +1,153 @@
+"""The HTTP gateway: a Deployment behind a Service.
+
+Law: gateways hold no state, so Kubernetes may replace them by itself, a new one before an old one.
+Ending is the gateway's own matter: at SIGTERM it says that it isn't ready and finishes its work.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from shardcluster_operator.manifests._common import (
+    AUTH_FOLDER,
+    CLUSTER_LABEL,
+    GATEWAY,
+    PASSWORD_KEY,
+    Manifest,
+    Place,
+    gateway_name,
+    labels,
+    metadata,
+    secret_name,
+    selector,
+)
+from shardcluster_operator.manifests._pod import SECRET_MODE, container_security, own_spread
+
+if TYPE_CHECKING:
+    from shardcluster.spec import Spec
+
+__all__ = ["gateway_objects"]
+
+SERVICE_PORT, PORT = 80, 8080
+GATEWAY_USER = 10001  # of the image
+TERMINATION_GRACE_S = 30  # draining, then requests under way, at most 6 s
+SCRATCH_SIZE = "256Mi"  # of /tmp, for bodies that Flask puts aside; the root is read-only
+REQUESTS = {"cpu": "100m", "memory": "128Mi"}
+LIMITS = {"memory": "1Gi"}  # twice what the gateway may hold of bodies (512 MiB)
+
+
+def gateway_objects(spec: Spec, place: Place) -> tuple[Manifest, ...]:
+    """The Service, the Deployment, and a PodDisruptionBudget when there are several."""
+    found: tuple[Manifest, ...] = (_service(spec, place), _deployment(spec, place))
+    if spec.gateway.replicas > 1:
+        found += (_disruption_budget(spec, place),)
+    return found
+
+
+def _service(spec: Spec, place: Place) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(spec, place, gateway_name(spec), GATEWAY),
+        "spec": {
+            "selector": selector(spec, GATEWAY),
+            "ports": [
+                {"name": "http", "port": SERVICE_PORT, "targetPort": "http", "protocol": "TCP"}
+            ],
+        },
+    }
+
+
+def _deployment(spec: Spec, place: Place) -> Manifest:
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata(spec, place, gateway_name(spec), GATEWAY),
+        "spec": {
+            "replicas": spec.gateway.replicas,
+            "selector": {"matchLabels": selector(spec, GATEWAY)},
+            "strategy": {
+                "type": "RollingUpdate",
+                "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1},
+            },
+            "template": {
+                "metadata": {"labels": {**labels(spec, GATEWAY), CLUSTER_LABEL: spec.name}},
+                "spec": _pod(spec, place),
+            },
+        },
+    }
+
+
+def _pod(spec: Spec, place: Place) -> Manifest:
+    return {
+        "serviceAccountName": gateway_name(spec),
+        "automountServiceAccountToken": True,  # it reads and edits its ShardCluster
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": TERMINATION_GRACE_S,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": GATEWAY_USER,
+            "runAsGroup": GATEWAY_USER,
+            "fsGroup": GATEWAY_USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "topologySpreadConstraints": own_spread(selector(spec, GATEWAY)),
+        "containers": [_container(spec, place)],
+        "volumes": [
+            {
+                "name": "auth",
+                "secret": {
+                    "secretName": secret_name(spec),
+                    "defaultMode": SECRET_MODE,
+                    "items": [{"key": PASSWORD_KEY, "path": PASSWORD_KEY}],
+                },
+            },
+            {"name": "scratch", "emptyDir": {"sizeLimit": SCRATCH_SIZE}},
+        ],
+    }
+
+
+def _container(spec: Spec, place: Place) -> Manifest:
+    return {
+        "name": "gateway",
+        "image": place.gateway_image,
+        "imagePullPolicy": place.gateway_image_pull_policy,
+        "args": [
+            "--kubernetes", f"{place.namespace}/{spec.name}",
+            "--host", "0.0.0.0",  # noqa: S104 - the pod's own network
+            "--port", str(PORT),
+        ],
+        "env": [
+            {"name": "SHARDCLUSTER_PASSWORD_FILE", "value": f"{AUTH_FOLDER}/{PASSWORD_KEY}"}
+        ],
+        "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
+        "resources": {"requests": dict(REQUESTS), "limits": dict(LIMITS)},
+        "securityContext": container_security(),
+        "volumeMounts": [
+            {"name": "auth", "mountPath": AUTH_FOLDER, "readOnly": True},
+            {"name": "scratch", "mountPath": "/tmp"},  # noqa: S108 - a volume of the pod's own
+        ],
+        "readinessProbe": _probe("/readyz", period_s=2, failures=2),
+        "livenessProbe": _probe("/healthz", period_s=10, failures=6),
+    }  # fmt: skip
+
+
+def _probe(path: str, *, period_s: int, failures: int) -> Manifest:
+    return {
+        "httpGet": {"path": path, "port": "http"},
+        "periodSeconds": period_s,
+        "timeoutSeconds": 5,
+        "failureThreshold": failures,
+    }
+
+
+def _disruption_budget(spec: Spec, place: Place) -> Manifest:
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": metadata(spec, place, gateway_name(spec), GATEWAY),
+        "spec": {
+            "maxUnavailable": 1,
+            "selector": {"matchLabels": selector(spec, GATEWAY)},
+        },
+    }
