@@ -8,9 +8,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
+
 from shardcluster.engine_settings import SETTINGS, vet
 from shardcluster.spec import parse
 from shardcluster.spec_schema import Schema, spec_schema
+from shardcluster_operator.crd import resource_definition
 from shardcluster_runtime.desired import load_document
 from shardcluster_runtime.platforms._server_config import NodeSettings, container_config
 
@@ -112,8 +115,32 @@ def _setting_values(name: str) -> str:
     raise AssertionError(message)
 
 
+CRD_NOTE = b"""\
+# Made by `make generate` from core/shardcluster/spec_schema.py and
+# operator/shardcluster_operator/crd.py; don't edit.
+"""
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes out what stands at several places, instead of referring to it."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        del data
+        return True
+
+
+def crd() -> bytes:
+    """The resource definition, for kubectl; Helm has a copy of its own."""
+    text = yaml.dump(
+        resource_definition(), Dumper=_Plain, sort_keys=False, allow_unicode=True, width=100
+    )
+    return CRD_NOTE + text.encode()
+
+
 GENERATED: dict[str, Callable[[], bytes]] = {
+    "charts/shardcluster/crds/shardclusters.yaml": crd,
     "deploy/compose/valkey.conf": compose_valkey_conf,
+    "deploy/crd.yaml": crd,
     "docs/spec.md": spec_page,
 }
 
@@ -129,6 +156,7 @@ def main() -> int:
         if not path.exists() or path.read_bytes() != content:
             differing.append(name)
             if not check:
+                path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
     if check and differing:
         sys.stderr.write(

@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import ssl
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import kopf
 
 from shardcluster_operator.informer import Informer
@@ -126,13 +128,29 @@ class Operator:
                         await session.stop()
 
 
+def _session(info: kopf.ConnectionInfo) -> kopf.AiohttpSession:
+    """The same without Python 3.13's new strictness; see `shardcluster_runtime.kube`."""
+    context = info.as_ssl_context()
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=context),
+        headers=info.as_http_headers(),
+        proxy=info.proxy_url,
+        trust_env=info.trust_env,
+    )
+    return kopf.AiohttpSession(
+        server=info.server, aiohttp_session=session, default_namespace=info.default_namespace
+    )
+
+
 def registry_for(operator: Operator) -> kopf.OperatorRegistry:
     """Handlers of kopf for one operator."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
-    async def log_in(**about: Any) -> kopf.ConnectionInfo | None:
-        return kopf.login_with_service_account(**about) or kopf.login_with_kubeconfig(**about)
+    async def log_in(**about: Any) -> kopf.AiohttpSession | None:
+        found = kopf.login_with_service_account(**about) or kopf.login_with_kubeconfig(**about)
+        return _session(found) if found is not None else None
 
     @kopf.on.startup(registry=registry)
     async def started(settings: kopf.OperatorSettings, **_: Any) -> None:

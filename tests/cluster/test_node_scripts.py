@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import signal
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -15,7 +15,7 @@ from tests.cluster.mini_cluster import eventually
 from tests.cluster.script_nodes import PASSWORD, ScriptNode, ScriptNodes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Coroutine, Iterator
     from pathlib import Path
 
 AT_ONCE_S = 5.0  # with processes to start on a busy machine
@@ -29,7 +29,7 @@ def nodes(tmp_path: Path) -> Iterator[ScriptNodes]:
     made.end()
 
 
-def _becomes(node: ScriptNode, role: str):  # noqa: ANN202 - a coroutine function for `eventually`
+def _becomes(node: ScriptNode, role: str) -> Callable[[], Coroutine[Any, Any, bool]]:
     async def check() -> bool:
         return await node.answers() and await node.role() == role
 

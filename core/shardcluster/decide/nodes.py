@@ -56,7 +56,9 @@ def ended_nodes(picture: Picture) -> Decision | None:
             return Decision(
                 RestartNode(node.name, fresh=fresh),
                 Reason.NODE_RESTARTING,
-                f"{node.name} ended and is started again.",
+                f"{node.name} ended and is started again."
+                if node.name in picture.ids
+                else f"{node.name} is being started.",
                 healthy=False,
             )
     return hold
