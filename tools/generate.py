@@ -137,8 +137,31 @@ def crd() -> bytes:
     return CRD_NOTE + text.encode()
 
 
+OPERATOR = ROOT / "deploy/operator.yaml"
+RULES_NOTE = b"# Made by `make generate` from deploy/operator.yaml; don't edit.\n"
+CLUSTER_WIDE = {"nodes", "customresourcedefinitions"}  # no namespace's Role can speak of them
+
+
+def chart_rules() -> bytes:
+    """The operator's rights, for the chart: those in any namespace, beyond them, in its own."""
+    roles = {
+        document["kind"]: document["rules"]
+        for document in yaml.safe_load_all(OPERATOR.read_text(encoding="utf-8"))
+        if "rules" in document
+    }
+    everywhere = roles["ClusterRole"]
+    beyond = [rule for rule in everywhere if CLUSTER_WIDE.issuperset(rule["resources"])]
+    rules = {
+        "namespaced": [rule for rule in everywhere if rule not in beyond],
+        "clusterWide": beyond,
+        "ownNamespace": roles["Role"],
+    }
+    return RULES_NOTE + yaml.dump(rules, Dumper=_Plain, sort_keys=False).encode()
+
+
 GENERATED: dict[str, Callable[[], bytes]] = {
     "charts/shardcluster/crds/shardclusters.yaml": crd,
+    "charts/shardcluster/files/rules.yaml": chart_rules,
     "deploy/compose/valkey.conf": compose_valkey_conf,
     "deploy/crd.yaml": crd,
     "docs/spec.md": spec_page,

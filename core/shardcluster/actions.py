@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Action", "AddSlots", "Configure", "Decision", "Failover", "FailoverMode", "Fence", "Forget",
     "Introduce", "MarkFormed", "MarkRebalanced", "Move", "MoveSlots", "Reason", "Release",
-    "Replicate", "ResetNode", "RestartNode", "ScaleShard", "StabilizeSlot", "Wait",
+    "ReplaceNode", "Replicate", "ResetNode", "RestartNode", "ScaleShard", "StabilizeSlot", "Wait",
 ]  # fmt: skip
 
 
@@ -50,6 +50,7 @@ class Reason(enum.Enum):
     REBALANCE_WANTED = "RebalanceWanted"  # mode manual: waits for /rebalance
     CONFIGURING = "Configuring"
     SHRINKING = "Shrinking"
+    UPDATING = "Updating"  # nodes of an older form are replaced
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,13 @@ class RestartNode:
 
     node: str
     fresh: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceNode:
+    """End the node gently and let it come back in its present form (image, resources)."""
+
+    node: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +201,9 @@ class MarkRebalanced:
 
 
 Action = (
-    Wait | ScaleShard | RestartNode | Fence | Introduce | Forget | ResetNode | AddSlots | Replicate
-    | Failover | MoveSlots | StabilizeSlot | Release | Configure | MarkFormed | MarkRebalanced
+    Wait | ScaleShard | RestartNode | ReplaceNode | Fence | Introduce | Forget | ResetNode
+    | AddSlots | Replicate | Failover | MoveSlots | StabilizeSlot | Release | Configure
+    | MarkFormed | MarkRebalanced
 )  # fmt: skip
 
 

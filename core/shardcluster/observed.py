@@ -108,6 +108,8 @@ class ObservedNode:
     silent_ms: int = 0  # since its last answer; 0 when it answered in this pass
     known_id: str | None = None  # the id it last answered with, when it does not answer now
     pending: str = ""  # why the platform could not start it yet; a sentence
+    ending: bool = False  # its end was asked for and it still runs
+    outdated: bool = False  # it runs in another form (image, …) than the platform would start now
     trouble: str = ""  # what went wrong when it was asked, for people
 
 

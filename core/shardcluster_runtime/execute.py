@@ -82,6 +82,8 @@ class Executor:
                 await self._platform.scale_shard(shard, nodes)
             case actions.RestartNode(node, fresh):
                 await self._platform.restart(node, fresh=fresh)
+            case actions.ReplaceNode(node):
+                await self._platform.replace(node)
             case actions.Fence(node):
                 await self._platform.fence(node)
             case actions.MarkFormed():

@@ -86,7 +86,7 @@ class Kube:
                 await config.load_kube_config()  # type: ignore[no-untyped-call]
         except config.ConfigException as error:
             raise ApiError(0, f"No way to a Kubernetes API server: {error}") from error
-        settings = client.Configuration.get_default_copy()  # type: ignore[no-untyped-call]
+        settings = client.Configuration.get_default_copy()
         # From Python 3.13 on a certificate authority without the "key usage" extension is refused;
         # many clusters have such a one, and no other client of Kubernetes minds.
         settings.disable_strict_ssl_verification = True

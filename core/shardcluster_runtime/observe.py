@@ -167,7 +167,8 @@ class Observer:
         if watch is None:
             return ObservedNode(
                 place.name, place.shard, place.ordinal, place.address,
-                ended=place.ended, pending=place.pending, known_id=place.known_id,
+                ended=place.ended, pending=place.pending, outdated=place.outdated,
+                ending=place.ending, known_id=place.known_id,
             )  # fmt: skip
         view = None
         if watch.probe is not None and watch.probe.done() and not watch.probe.cancelled():
@@ -188,6 +189,8 @@ class Observer:
             silent_ms=int(max(silent_s, 0.0) * 1000),
             known_id=watch.known_id or place.known_id,
             pending=place.pending,
+            ending=place.ending,
+            outdated=place.outdated,
             trouble=watch.trouble if view is None else "",
         )
 

@@ -39,6 +39,7 @@ _PHASES = {
     Reason.CONFIGURING: Phase.READY,
     Reason.REBALANCE_WANTED: Phase.READY,
     Reason.SHRINKING: Phase.REBALANCING,
+    Reason.UPDATING: Phase.UPDATING,
 }
 
 

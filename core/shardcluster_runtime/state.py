@@ -42,6 +42,7 @@ class Phase(enum.Enum):
     FORMING = "Forming"
     READY = "Ready"
     REBALANCING = "Rebalancing"
+    UPDATING = "Updating"
     FAILING_OVER = "FailingOver"
     DEGRADED = "Degraded"
     PAUSED = "Paused"

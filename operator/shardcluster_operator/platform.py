@@ -9,12 +9,20 @@ not claim one.
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import TYPE_CHECKING, Any
 
 from shardcluster.names import node_name, shard_number, split_node_name
 from shardcluster.observed import Address
+from shardcluster.quantities import parse_quantity
 from shardcluster_operator.informer import NotSynced
-from shardcluster_operator.manifests import stateful_set
+from shardcluster_operator.manifests import (
+    CLUSTER_LABEL,
+    CONFIG_HASH_ANNOTATION,
+    SHARD_LABEL,
+    config_hash,
+    stateful_set,
+)
 from shardcluster_runtime.kube import ApiError, Kind
 from shardcluster_runtime.platforms.protocol import PlatformNode, PlatformUnable
 from shardcluster_runtime.wire import Credentials
@@ -32,8 +40,6 @@ __all__ = ["CLUSTER_LABEL", "PODS", "STATEFUL_SETS", "KubernetesPlatform"]
 PODS = Kind("v1", "pods")
 STATEFUL_SETS = Kind("apps/v1", "statefulsets")
 CLAIMS = Kind("v1", "persistentvolumeclaims")
-CLUSTER_LABEL = "shardcluster.io/cluster"
-SHARD_LABEL = "shardcluster.io/shard"
 PORT = 6379
 FENCE_WAIT_S = 2.0
 FENCE_POLL_S = 0.1
@@ -93,6 +99,7 @@ class KubernetesPlatform:
         except NotSynced as error:
             raise PlatformUnable(str(error)) from error
         found: dict[str, PlatformNode] = {}
+        present = _config_hash(self._spec())
         for item in sets:
             if item["metadata"].get("deletionTimestamp"):
                 continue
@@ -103,13 +110,54 @@ class KubernetesPlatform:
         for pod in pods:
             name = self._node_of(pod)
             if name in found:
-                found[name] = _place(found[name], pod)
+                found[name] = _place(found[name], pod, present)
         order = sorted(found.values(), key=lambda n: (shard_number(n.shard), n.ordinal))
         return tuple(order)
 
     async def spare_nodes(self) -> int | None:
         """As many as asked for can be started."""
         return None
+
+    async def renew(self) -> None:
+        """Bring the StatefulSets that stand into their present form; raises ApiError.
+
+        Their pods stay as they are: the loop replaces outdated ones.  What can't be changed in a
+        StatefulSet is changed by making it anew around its pods.
+        """
+        spec = self._spec()
+        for item in self._stateful_sets.objects(self._place.namespace, self._name):
+            if item["metadata"].get("deletionTimestamp"):
+                continue
+            shard, nodes = item["metadata"]["labels"][SHARD_LABEL], item["spec"]["replicas"]
+            manifest = stateful_set(spec, self._place, shard, nodes)
+            try:
+                await self._kube.apply(STATEFUL_SETS, manifest)
+            except ApiError as error:
+                if error.status != 422:
+                    raise
+                await self._grow_claims(shard)
+                meta = manifest["metadata"]
+                orphan = {"propagationPolicy": "Orphan"}
+                await self._kube.delete(STATEFUL_SETS, meta["namespace"], meta["name"], orphan)
+                await self._kube.apply(STATEFUL_SETS, manifest)
+
+    async def _grow_claims(self, shard: str) -> None:
+        """Volumes made from an older template get the size of the present one."""
+        storage = self._spec().storage
+        if storage is None:
+            return
+        for claim in await self._claims(shard):
+            now = claim["spec"]["resources"]["requests"]["storage"]
+            if parse_quantity(now) < parse_quantity(storage.size):
+                size = {"spec": {"resources": {"requests": {"storage": storage.size}}}}
+                meta = claim["metadata"]
+                await self._kube.merge(CLAIMS, meta["namespace"], meta["name"], size)
+
+    async def _claims(self, shard: str) -> list[Manifest]:
+        selector = f"{CLUSTER_LABEL}={self._name},{SHARD_LABEL}={shard}"
+        listed = await self._kube.list(CLAIMS, self._place.namespace, selector)
+        found: list[Manifest] = listed["items"]
+        return found
 
     async def scale_shard(self, shard: str, nodes: int) -> None:
         """Apply the StatefulSet, or delete it with its volumes."""
@@ -127,9 +175,7 @@ class KubernetesPlatform:
         namespace = self._place.namespace
         foreground = {"propagationPolicy": "Foreground"}
         await self._kube.delete(STATEFUL_SETS, namespace, f"{self._name}-{shard}", foreground)
-        selector = f"{CLUSTER_LABEL}={self._name},{SHARD_LABEL}={shard}"
-        claims = await self._kube.list(CLAIMS, namespace, selector)
-        for claim in claims["items"]:
+        for claim in await self._claims(shard):
             await self._kube.delete(CLAIMS, namespace, claim["metadata"]["name"])
 
     async def restart(self, node: str, *, fresh: bool) -> None:
@@ -145,6 +191,16 @@ class KubernetesPlatform:
                 await self._delete_pod(pod)
         except ApiError as error:
             raise PlatformUnable(f"{node} could not be started again: {error}") from error  # noqa: EM102, TRY003
+
+    async def replace(self, node: str) -> None:
+        """Delete the pod; its StatefulSet makes it anew by the present template."""
+        namespace, pod_name = self._place.namespace, f"{self._name}-{node}"
+        try:
+            pod = await self._kube.get(PODS, namespace, pod_name)
+            if pod is not None and not pod["metadata"].get("deletionTimestamp"):
+                await self._delete_pod(pod)
+        except ApiError as error:
+            raise PlatformUnable(f"{node} could not be replaced: {error}") from error  # noqa: EM102, TRY003
 
     async def fence(self, node: str) -> None:
         """Delete the pod and return when the kubelet has confirmed its end."""
@@ -197,8 +253,12 @@ class KubernetesPlatform:
         return name.removeprefix(f"{self._name}-")
 
 
-def _place(node: PlatformNode, pod: Manifest) -> PlatformNode:
+_config_hash = functools.lru_cache(maxsize=1024)(config_hash)  # asked for in every pass
+
+
+def _place(node: PlatformNode, pod: Manifest, present: str) -> PlatformNode:
     status = pod.get("status", {})
+    started_as = pod["metadata"].get("annotations", {}).get(CONFIG_HASH_ANNOTATION)
     host = status.get("podIP")
     shard, ordinal = split_node_name(node.name)
     return PlatformNode(
@@ -208,6 +268,8 @@ def _place(node: PlatformNode, pod: Manifest) -> PlatformNode:
         address=Address(host, PORT) if host else None,
         ended=_ended(pod),
         pending=_pending(pod),
+        ending="deletionTimestamp" in pod["metadata"],
+        outdated=started_as != present,
     )
 
 

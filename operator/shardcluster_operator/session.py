@@ -229,6 +229,9 @@ class Session:
     async def _apply_objects(self) -> None:
         for manifest in objects(self._spec(), self._place()):
             await self._world.kube.apply(kind_of(manifest), manifest)
+        assert self._platform is not None
+        await self._platform.start(self.wake)  # the first lists have come
+        await self._platform.renew()
 
     async def _keep_objects(self) -> None:
         assert self._desired is not None

@@ -7,7 +7,7 @@ gossip decides, views that disagree) gives a hold: concerns that mend go on unde
 concerns that change the shape of the store don't.
 
 Order (docs/architecture.md): lost masters, broken views, missing nodes, formation, replicas,
-open slots and planned moves, settings, shrinking, idle.
+open slots and planned moves, settings, shrinking, updates, idle.
 """
 
 from __future__ import annotations
@@ -15,7 +15,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from shardcluster.actions import Decision, MarkFormed, MarkRebalanced, Reason, Wait
-from shardcluster.decide import formation, lost_masters, moves, nodes, settings, shrink, views
+from shardcluster.decide import (
+    formation,
+    lost_masters,
+    moves,
+    nodes,
+    rollout,
+    settings,
+    shrink,
+    views,
+)
 from shardcluster.decide.timing import IDLE_S, SOON_S
 from shardcluster.picture import draw
 
@@ -47,6 +56,7 @@ _SHAPING: tuple[Concern, ...] = (
     moves.planned_moves,
     settings.settings,
     shrink.shrink,
+    rollout.rollout,
 )
 
 

@@ -194,6 +194,12 @@ class ProcessPlatform:
                 await asyncio.to_thread(_empty, place.paths.data, keep=("nodes.conf",))
             await self._start(place, RESTART_WAIT_S)
 
+    async def replace(self, node: str) -> None:
+        """Stop it; the loop starts ended nodes again."""
+        place = self._place(node)
+        if place.process is not None:
+            await _stopped([place.process], STOP_WAIT_S)
+
     async def fence(self, node: str) -> None:
         """Kill the node's process and wait for its end."""
         place = self._place(node)

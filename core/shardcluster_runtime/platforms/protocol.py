@@ -32,6 +32,8 @@ class PlatformNode:
     ended: bool = False  # proven: no process of this node runs (reaped, pod gone, unlisted)
     pending: str = ""  # why it could not be started yet; a sentence
     process_id: int | None = None  # where that means something, for people
+    ending: bool = False  # its end was asked for (by us or others) and it may still run
+    outdated: bool = False  # it runs in another form than it would be started in now
     known_id: str | None = None  # its node id, where the platform itself knows it
 
 
@@ -76,6 +78,13 @@ class Platform(Protocol):
         """Start the ended process of a place again; `fresh` drops its old data and id first.
 
         Does nothing when it runs.
+        """
+        ...
+
+    async def replace(self, node: str) -> None:
+        """End the node gently; it comes back, or is started again by the loop, as it shall be now.
+
+        The caller has made sure that it leads no shard that somebody else could lead.
         """
         ...
 

@@ -136,6 +136,11 @@ class StaticPlatform:
         message = f"{node} is started again by whoever runs it, not from here."
         raise PlatformUnable(message)
 
+    async def replace(self, node: str) -> None:
+        """Not possible here."""
+        message = f"{node} can't be started again from here: do it where it runs."
+        raise PlatformUnable(message)
+
     async def fence(self, node: str) -> None:
         """Not possible here."""
         message = f"{node} can't be ended for certain from here: stop it where it runs."
