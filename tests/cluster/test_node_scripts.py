@@ -215,6 +215,21 @@ async def test_a_memory_only_master_comes_back_after_its_replica_took_over(
     assert "waiting for a replica to take over" in master.log
 
 
+async def test_a_master_killed_right_after_it_took_over_is_guarded_too(nodes: ScriptNodes) -> None:
+    """Neither it nor the others have heard yet that the old master follows it; that one has."""
+    master, _, _, replica = await nodes.form(3, 1, memory_only=True)
+    await master.call("SET", "{06S}key", "value")
+    assert (await master.run_async("stop.sh")).returncode == 0
+    assert await replica.role() == "master"
+    old_id = await replica.id()
+    replica.kill()
+    replica.start()
+    await eventually(_becomes(master, "master"), "the first master took over again")
+    await eventually(replica.answers, "the other one is back")
+    assert await replica.id() != old_id
+    assert await master.call("GET", "{06S}key") == b"value"
+
+
 async def test_a_memory_only_master_without_a_replica_starts_at_once(nodes: ScriptNodes) -> None:
     """There is nobody whose copy it could harm."""
     _, lonely, _ = await nodes.form(3, 0, memory_only=True)
@@ -244,7 +259,7 @@ async def test_silence_is_no_evidence(nodes: ScriptNodes) -> None:
     replica.kill()
     master.kill()
     script = master.start()
-    await eventually(lambda: _says(master, "no other node answers"), "it waits")
+    await eventually(lambda: _says(master, "no other node can tell"), "it waits")
     await asyncio.sleep(LOOK_S)
     assert script.poll() is None
     assert not await master.answers()

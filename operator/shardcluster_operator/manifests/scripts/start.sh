@@ -11,7 +11,8 @@ set -eu
 . "${CONF_FOLDER:-/etc/shardcluster}/common.sh"
 
 poll_s=${GUARD_POLL_S:-0.3}
-asked_max=8      # nodes besides its own replicas; one that knows is enough
+others_max=8     # nodes asked that have no copy; one that knows is enough
+heirs_max=32     # nodes asked that may have one
 rounds_a_line=30 # of log, while it waits
 ran=$data/ran
 
@@ -31,116 +32,132 @@ if command -v flock >/dev/null; then
     until flock -n 9; do sleep 1; done
 fi
 
-# Of the node's own line in nodes.conf: its id and its first slot, if it was a master with slots.
+# Of the node's own line in nodes.conf, if it was a master with slots: its id, its first slot, its
+# epoch (the number that grows with every change of owners).
 old_master() {
     awk '
         $3 ~ /(^|,)myself(,|$)/ && $3 ~ /(^|,)master(,|$)/ {
-            for (i = 9; i <= NF; i++) if ($i !~ /^\[/) { print $1, $i + 0; exit }
+            for (i = 9; i <= NF; i++) if ($i !~ /^\[/) { print $1, $i + 0, $7; exit }
         }' nodes.conf
 }
 
-# known_nodes ID: "heir HOST PORT" of each replica of it, then "other HOST PORT" of some others.
+# known_nodes ID: "HOST PORT" of those whom to ask: all that may have a copy of what this node had
+# (its replicas, and masters without slots, whose change to a replica it may not have heard of),
+# and some others.
 known_nodes() {
-    awk -v id="$1" -v most="$asked_max" '
+    awk -v id="$1" -v most="$others_max" '
         NF < 8 || $1 == "vars" || $3 ~ /myself|noaddr|handshake/ { next }
         {
-            address = $2
-            sub(/[@,].*/, "", address)
-            host = address
+            host = $2
+            sub(/[@,].*/, "", host)
+            at = host
+            sub(/.*:/, "", at)
             sub(/:[0-9]*$/, "", host)
-            sub(/.*:/, "", address)
             if (host == "") next
-            if ($4 == id) print "heir", host, address
-            else if (others++ < most) print "other", host, address
+            if ($4 == id || ($3 ~ /master/ && NF == 8) || others++ < most) print host, at
         }' nodes.conf
 }
 
-# judge ID SLOT: of a node's CLUSTER NODES and DBSIZE on standard input, what it says of that id.
-#   free            the id owns nothing any more
-#   held            the id still owns slots
-#   heir REPLICA    this replica of it is not known to have failed
-#   empty REPLICA   it is the one that answered, and it has no keys
-#   copy            the same, with keys
+# judge ID SLOT EPOCH: of a node's CLUSTER NODES and DBSIZE on standard input, what it says.
+#   free                 others own what the id owned; later than the id itself knew
+#   held                 the id still owns slots
+#   heir ID HOST PORT    a replica of the id, or a node without slots, that has not failed
+#   copy                 it is itself a replica of the id, with keys
+#   settled ID           it is not, so that as an heir it needs no waiting for
 judge() {
-    awk -v id="$1" -v slot="$2" '
+    awk -v id="$1" -v slot="$2" -v epoch="$3" '
         NF >= 8 && length($1) == 40 {
             flags = "," $3 ","
-            owns = 0
+            owns = has = 0
             for (i = 9; i <= NF; i++) if ($i !~ /^\[/) {
                 owns = 1
                 ends = split($i, range, "-")
-                if ($1 != id && range[1] + 0 <= slot + 0 && slot + 0 <= range[ends] + 0) taken = 1
+                if (range[1] + 0 <= slot + 0 && slot + 0 <= range[ends] + 0) has = 1
             }
-            if ($1 == id) { known = 1; held = owns }
-            if ($4 == id && flags !~ /,fail,/) heirs[$1] = 1
-            if ($4 == id && flags ~ /,myself,/) mine = $1
+            if ($1 == id) { known = 1; held = owns; next }
+            if (has) { taken = 1; if ($7 + 0 > epoch + 0) taken_later = 1 }
+            if (flags ~ /,myself,/) { self = $1; mine = ($4 == id) }
+            if (flags !~ /,(fail|noaddr|handshake),/ && ($4 == id || (flags ~ /,master,/ && !owns))) {
+                host = $2
+                sub(/[@,].*/, "", host)
+                at = host
+                sub(/.*:/, "", at)
+                sub(/:[0-9]*$/, "", host)
+                heirs[$1] = host " " at
+            }
         }
         NF == 1 && $1 ~ /^[0-9]+$/ { keys = $1; counted = 1 }
         END {
-            # A node that has just joined knows few others: that it knows nothing of the id proves
-            # nothing, unless it knows who has its slots now.
-            if (known ? !held : taken) { print "free"; exit }
-            if (!known) exit
-            print "held"
-            for (heir in heirs) print "heir", heir
-            if (mine != "") print (counted && keys == 0 ? "empty " mine : "copy")
+            if (self == "") exit
+            # A node that has not heard of the last change yet, or that has just joined, says
+            # nothing for certain: hence the epoch, and hence an owner by name.
+            if (known ? (!held && taken_later) : taken) print "free"
+            if (held) print "held"
+            for (heir in heirs) print "heir", heir, heirs[heir]
+            print (mine && !(counted && keys == 0) ? "copy" : "settled " self)
         }'
 }
 
 # One word on what all answers say together: start, wait, or silence.
 verdict() {
     awk '
-        $1 == "heir" { heirs[$2] = 1 }
-        $1 == "empty" { empty[$2] = 1 }
         { said[$1] = 1 }
+        $1 == "heir" { heirs[$2] = 1 }
+        $1 == "settled" { settled[$2] = 1 }
         END {
-            for (heir in heirs) if (!(heir in empty)) left = 1
+            for (heir in heirs) if (!(heir in settled)) left = 1
             if ("copy" in said) print "wait"
             else if ("free" in said) print "start"
             else if ("held" in said) print (left ? "wait" : "start")
             else print "silence"
-        }'
+        }' "$run/answers"
 }
 
-# ask_all ID SLOT: asks the nodes on standard input ("KIND HOST PORT") at once; prints `judge`'s.
+# ask_all ID SLOT EPOCH: asks the nodes on standard input ("HOST PORT") at once.
 ask_all() {
     rm -f "$run"/answer.*
     number=0
-    while read -r _ host at; do
+    while read -r host at; do
         number=$((number + 1))
-        printf 'CLUSTER NODES\nDBSIZE\n' | ask 2 "$host" "$at" | judge "$1" "$2" \
+        printf 'CLUSTER NODES\nDBSIZE\n' | ask 2 "$host" "$at" | judge "$@" \
             >"$run/answer.$number" &
     done
     wait
-    cat "$run"/answer.* 2>/dev/null || :
+    cat "$run"/answer.* >"$run/answers" 2>/dev/null || :
 }
 
 # When all addresses in nodes.conf are old ones, the name of all nodes gives the present ones.
 by_name() {
     [ -n "${SHARDCLUSTER_NODES_HOST:-}" ] && command -v getent >/dev/null || return 0
     getent ahosts "$SHARDCLUSTER_NODES_HOST" | awk -v self="$POD_IP" -v port="$port" '
-        $1 != self && !seen[$1]++ { print "other", $1, port }' | head -n "$asked_max"
+        $1 != self && !seen[$1]++ { print $1, port }' | head -n "$others_max"
 }
 
-# wait_until_replaced ID SLOT
+# wait_until_replaced ID SLOT EPOCH
 wait_until_replaced() {
     known_nodes "$1" >"$run/known"
-    grep -q '^heir' "$run/known" || {
-        say "this node was master without a replica: starting empty under a new id"
+    if [ ! -s "$run/known" ]; then
+        say "this node was alone: starting empty under a new id"
         return 0
-    }
+    fi
+    : >"$run/heirs"
     round=0
     while :; do
-        found=$(ask_all "$1" "$2" <"$run/known" | verdict)
+        cat "$run/known" "$run/heirs" | sort -u >"$run/asked"
+        ask_all "$@" <"$run/asked"
+        found=$(verdict)
         if [ "$found" = silence ]; then
-            by_name >"$run/named"
-            found=$(ask_all "$1" "$2" <"$run/named" | verdict)
+            by_name >"$run/asked"
+            ask_all "$@" <"$run/asked"
+            found=$(verdict)
         fi
         [ "$found" != start ] || break
+        # Those that others named are asked next time.
+        awk '$1 == "heir" { print $3, $4 }' "$run/answers" | head -n "$heirs_max" >"$run/heirs"
         if [ $((round % rounds_a_line)) -eq 0 ]; then
             case $found in
             wait) say "waiting for a replica to take over what this node had as ${1}" ;;
-            *) say "waiting: no other node answers for ${1}" ;;
+            *) say "waiting: no other node can tell what became of ${1}" ;;
             esac
         fi
         round=$((round + 1))
@@ -156,7 +173,7 @@ if [ "${SHARDCLUSTER_MEMORY_ONLY:-no}" = yes ] && [ -e "$ran" ]; then
     else
         was=$(old_master)
         if [ -n "$was" ]; then
-            # shellcheck disable=SC2086 # two words: id and slot
+            # shellcheck disable=SC2086 # three words: id, slot, epoch
             wait_until_replaced $was
             kept=
         fi
