@@ -79,6 +79,8 @@ async def _run(options: _Options) -> int:
                 namespaces=[options.namespace] if options.namespace else (),
                 clusterwide=not options.namespace,
                 standalone=True,
+                # By itself kopf asks for the user's name, which a pod has not.
+                identity=identity,  # type: ignore[arg-type]
                 stop_flag=lost,
             )
         finally:

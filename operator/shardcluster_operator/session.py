@@ -224,7 +224,7 @@ class Session:
         encoded = (found or {}).get("data", {}).get("password")
         if not encoded:
             raise ApiError(404, f"The Secret {name} has no key `password`.")
-        return base64.b64decode(encoded).decode()
+        return base64.b64decode(encoded).decode().strip()  # made by hand it ends with a line break
 
     async def _apply_objects(self) -> None:
         for manifest in objects(self._spec(), self._place()):

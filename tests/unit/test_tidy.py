@@ -12,8 +12,8 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCE_ROOTS = ("core", "api", "tools")
-PACKAGE_ROOTS = (ROOT / "core", ROOT / "api", ROOT)
+SOURCE_ROOTS = ("core", "api", "operator", "tools")
+PACKAGE_ROOTS = (ROOT / "core", ROOT / "api", ROOT / "operator", ROOT)
 
 FUNCTION_LINES_MAX = 60
 PARAMETERS_MAX = 6
