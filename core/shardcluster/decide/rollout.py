@@ -41,24 +41,19 @@ def rollout(picture: Picture) -> Decision | None:
         )
     if unwell:
         return _replace(unwell[0], len(outdated))
-    for shard in picture.shards:
-        decision = _in_shard(picture, shard, len(outdated))
-        if decision is not None:
-            return decision
-    return None
+    shard = next(shard for shard in picture.shards if any(node.outdated for node in shard.nodes))
+    return _in_shard(picture, shard, len(outdated))
 
 
 def _well(node: ObservedNode) -> bool:
     return node.view is not None and node.view.link_up and not node.view.syncing
 
 
-def _in_shard(picture: Picture, shard: ShardPicture, left: int) -> Decision | None:
+def _in_shard(picture: Picture, shard: ShardPicture, left: int) -> Decision:
     for replica in shard.replicas:
         if replica.outdated:
             return _replace(replica, left)
-    master = next((node for node in shard.nodes if node.outdated), None)
-    if master is None:
-        return None
+    master = next(node for node in shard.nodes if node.outdated)
     heir = max(shard.replicas, key=_offset, default=None)
     if heir is not None:
         return Decision(
