@@ -16,8 +16,14 @@ import enum
 import random
 from typing import TYPE_CHECKING
 
-from shardcluster_api.limits import CONNECT_TIMEOUT_S, WAIT_CONNECTIONS_MAX
-from shardcluster_runtime.wire import ConnectionLost, Credentials, NodeConnection, NodeReplyError
+from shardcluster_api.limits import CONNECT_TIMEOUT_S, REQUEST_DEADLINE_S, WAIT_CONNECTIONS_MAX
+from shardcluster_runtime.wire import (
+    ConnectionLost,
+    Credentials,
+    NodeConnection,
+    NodeReplyError,
+    Overloaded,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,6 +129,8 @@ class NodeLink:
         if not done:
             message = f"{self.name} ({self.address}) did not accept a connection in time"
             raise NotReached(message)
+        if task.cancelled():  # the link was closed meanwhile
+            raise NotReached(self._last_failure)
         return task.result()
 
     def start_opening(self, lane: Lane) -> asyncio.Task[NodeConnection] | None:
@@ -214,6 +222,10 @@ class NodeLink:
         if self._ping is not None and not self._ping.done():
             if now_s - self._ping_since_s >= SUSPECT_AFTER_S:
                 self.suspect = True
+            if now_s - self._ping_since_s >= REQUEST_DEADLINE_S:
+                # Nobody waits so long.  A path that ends without a word (power cut, a forgotten
+                # NAT entry) would hold the socket for minutes after the node is back.
+                self.give_up()
             return
         connection = self.connection(Lane.MAIN) or self.connection(Lane.READONLY)
         if connection is None:
@@ -221,7 +233,7 @@ class NodeLink:
             return
         try:
             self._ping = connection.send("PING")
-        except ConnectionLost:
+        except (ConnectionLost, Overloaded):
             return
         self._ping_since_s = now_s
         self._ping.add_done_callback(self._answered)

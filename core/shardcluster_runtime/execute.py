@@ -65,6 +65,10 @@ class Executor:
         except OSError as error:
             raise ActionFailed(str(error)) from error
 
+    def rest(self) -> None:
+        """Nothing is to be done now: end the connections that only moving needs."""
+        self._lanes.close()
+
     async def close(self) -> None:
         """End the connections that moved slots."""
         for connection in self._movers.values():
@@ -218,7 +222,6 @@ class Executor:
                 masters[node.name] = Peer(
                     node.name, node.view.node_id, _address(node), await self._mover(node)
                 )
-        self._stop_moving.clear()
         result = await move_slots(
             action.moves,
             masters,

@@ -97,6 +97,7 @@ class Controller:
         self._before_action = before_action
         self._wake = asyncio.Event()
         self._stop_moving = asyncio.Event()
+        self._editing = asyncio.Lock()  # an edit is planned between reading the spec and writing it
         self._observer = Observer(platform, self._woken_by_node, clock=clock)
         self._executor = Executor(platform, self._observer, self._stop_moving)
         self._executor.on_moved = self._moved
@@ -160,6 +161,7 @@ class Controller:
     async def _pass(self) -> float:
         """Observe, decide, act, report once; returns how long to wait before the next pass, s."""
         self._wake.clear()
+        self._stop_moving.clear()
         spec = self._spec()
         self._observer.settings = tuple(wanted_settings(spec))
         observed = await self._observer.observe(rebalance_asked=self._desired.rebalance_wanted)
@@ -170,6 +172,7 @@ class Controller:
         self._tell_decision(decision)
         await self._publish(picture, decision)
         if isinstance(decision.action, Wait):
+            self._executor.rest()
             return decision.action.seconds
         self._before_action(decision)
         try:
@@ -236,17 +239,19 @@ class Controller:
 
     async def add_shard(self) -> Accepted:
         """One shard more; raises EditError."""
-        spec, name = edits.add_shard(self._spec())
-        await self._check_spares(spec)
-        return await self._change(spec, f"{name} is being added.", name)
+        async with self._editing:
+            spec, name = edits.add_shard(self._spec())
+            await self._check_spares(spec)
+            return await self._change(spec, f"{name} is being added.", name)
 
     async def remove_shard(self, node: str) -> Accepted:
         """Drain and remove a shard, named by itself or by one of its nodes; raises EditError."""
         present = {shard.name for shard in self._picture.shards} if self._picture else set()
-        spec = self._spec()
-        smaller = edits.remove_shard(spec, node, present=present)
-        name = next(iter(set(spec.wanted_shards()) - set(smaller.wanted_shards())))
-        return await self._change(smaller, f"{name} is being drained and removed.", name)
+        async with self._editing:
+            spec = self._spec()
+            smaller = edits.remove_shard(spec, node, present=present)
+            name = next(iter(set(spec.wanted_shards()) - set(smaller.wanted_shards())))
+            return await self._change(smaller, f"{name} is being drained and removed.", name)
 
     async def rebalance(self) -> Accepted:
         """Move slots to where the ring wants them, once."""
@@ -261,8 +266,9 @@ class Controller:
     async def put_spec(self, document: Document) -> Accepted:
         """Replace the desired spec; raises SpecError."""
         spec = parse(document)
-        plan = await self._plan(spec)
-        self._desired.apply(document)
+        async with self._editing:
+            plan = await self._plan(spec)
+            self._desired.apply(document)
         self._wake.set()
         self.events.add("SpecChanged", f"The spec was replaced: {spec.shards} shards wanted.")
         return Accepted("The spec is accepted.", None, plan)

@@ -34,7 +34,7 @@ from shardcluster_runtime.migrate_node import (
     Peer,
 )
 from shardcluster_runtime.migrate_pair import PairMover
-from shardcluster_runtime.migrate_state import BigKey, MigrateOptions, Pace, SliceState
+from shardcluster_runtime.migrate_state import OVERTIME_S, BigKey, MigrateOptions, Pace, SliceState
 from shardcluster_runtime.throttle import TokenBucket
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ __all__ = [
     "BigKey", "LanePool", "MigrateOptions", "Pace", "Peer", "SliceResult", "move_slots",
 ]  # fmt: skip
 
+HANG_S = 1.0  # past a slice's overtime a node that has not answered is not waited for
 STOP_GRACE_S = 0.01  # after `stop`: for answers that are on their way
 OTHERS_TOLD_MAX = 16  # masters told of each slot besides the two; more learn it by gossip alone
 
@@ -95,10 +96,11 @@ async def move_slots(
     work = asyncio.create_task(_work(queues, nodes, state))
     stopper = asyncio.create_task(stop.wait())
     try:
-        await asyncio.wait({work, stopper}, return_when=asyncio.FIRST_COMPLETED)
+        await _until_over(work, stopper, nodes, state)
         if not work.done():
             state.stopping = True
-            state.stopped = state.stopped or "Stopped because a node's connection ended."
+            why = "Stopped because a node's connection ended."
+            state.stopped = state.stopped or (why if stopper.done() else "A node hangs.")
             await asyncio.wait({work}, timeout=STOP_GRACE_S)
     finally:
         stopper.cancel()
@@ -115,6 +117,24 @@ async def move_slots(
         seconds=loop.time() - began_s,
         failures=tuple(sorted(state.failures.items())),
     )
+
+
+async def _until_over(
+    work: asyncio.Task[None],
+    stopper: asyncio.Task[bool],
+    nodes: Mapping[str, MigrationNode],
+    state: SliceState,
+) -> None:
+    """The work's end, a stop, or the time when whoever has not answered hangs."""
+    loop = asyncio.get_running_loop()
+    left_s = 1.0
+    while not (work.done() or stopper.done()) and left_s > 0:
+        # The loop has other things to look at; only a big key may take longer.
+        held_up_s = max((node.held_up_until_s for node in nodes.values()), default=0.0)
+        left_s = max(state.ends_s + OVERTIME_S, held_up_s) + HANG_S - loop.time()
+        await asyncio.wait(
+            {work, stopper}, timeout=max(0.0, left_s), return_when=asyncio.FIRST_COMPLETED
+        )
 
 
 def _queues(

@@ -116,21 +116,21 @@ class LanePool:
 
         Raises what `NodeConnection.open` raises when there is none to be had.
         """
-        kept = [lane for lane in self._lanes.get(address, ()) if not lane.closed]
-        self._lanes[address] = kept
+        for known, lanes in list(self._lanes.items()):
+            self._lanes[known] = [lane for lane in lanes if not lane.closed]
+        kept = self._lanes.setdefault(address, [])
         taken = sum(len(lanes) for lanes in self._lanes.values())
         missing = min(count - len(kept), max(LANES_LEAST - len(kept), LANES_MAX - taken))
-        opened = await asyncio.gather(
-            *(
-                NodeConnection.open(
+
+        async def add() -> None:  # kept at once: this call may be cancelled while others open
+            kept.append(
+                await NodeConnection.open(
                     address, timeout_s=CONNECT_TIMEOUT_S, credentials=self.credentials
                 )
-                for _ in range(missing)
-            ),
-            return_exceptions=True,
-        )
-        kept += [lane for lane in opened if isinstance(lane, NodeConnection)]
-        failed = [error for error in opened if isinstance(error, BaseException)]
+            )
+
+        results = await asyncio.gather(*(add() for _ in range(missing)), return_exceptions=True)
+        failed = [error for error in results if error is not None]
         if failed and not kept:
             raise failed[0]
         return kept[:count]
@@ -153,7 +153,7 @@ class MigrationNode:
         self._turns = turns
         self._free_turns = asyncio.Semaphore(turns)
         self._alone = asyncio.Lock()
-        self._held_up_until_s = 0.0
+        self.held_up_until_s = 0.0
         self.lost = False  # it hung or its connection ended: nothing more is asked of it
         self.has_replicas = False
         self._lanes: list[NodeConnection] = []
@@ -185,7 +185,7 @@ class MigrationNode:
     def held_up(self, seconds: float) -> None:
         """It may answer nothing for so long: a big key is under way."""
         until_s = asyncio.get_running_loop().time() + seconds
-        self._held_up_until_s = max(self._held_up_until_s, until_s)
+        self.held_up_until_s = max(self.held_up_until_s, until_s)
 
     async def calls(
         self, commands: Sequence[tuple[Argument, ...]], timeout_s: float = COMMAND_TIMEOUT_S
@@ -213,8 +213,8 @@ class MigrationNode:
         commands: Sequence[tuple[Argument, ...]],
         timeout_s: float,
     ) -> list[Any]:
-        if self._held_up_until_s:
-            left_s = self._held_up_until_s - asyncio.get_running_loop().time()
+        if self.held_up_until_s:
+            left_s = self.held_up_until_s - asyncio.get_running_loop().time()
             timeout_s += max(0.0, left_s)
         try:
             async with asyncio.timeout(timeout_s):

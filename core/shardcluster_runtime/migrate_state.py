@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from shardcluster_runtime.throttle import TokenBucket
     from shardcluster_runtime.wire import Argument
 
-__all__ = ["MIB", "BigKey", "MigrateOptions", "Pace", "SliceState"]
+__all__ = ["MIB", "OVERTIME_S", "BigKey", "MigrateOptions", "Pace", "SliceState"]
 
 MIB = 1024 * 1024
 OVERTIME_S = 1.0  # past its budget a slice still finishes the slots it has opened
@@ -113,8 +113,10 @@ class SliceState:
 
     def room(self) -> float:
         """How many keys one more group may bring in: its share of what the time left allows."""
+        if self.bucket.rate_per_s <= 0:
+            return float("inf")
         left_s = max(0.0, self.ends_s - asyncio.get_running_loop().time())
-        return self.bucket.rate_per_s * left_s / self.groups or float("inf")
+        return self.bucket.rate_per_s * left_s / self.groups
 
     async def may_send(self, keys: int) -> None:
         """Return when the limit on keys/s lets `keys` more go."""

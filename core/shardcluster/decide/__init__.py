@@ -7,7 +7,7 @@ gossip decides, views that disagree) gives a hold: concerns that mend go on unde
 concerns that change the shape of the store don't.
 
 Order (docs/architecture.md): lost masters, broken views, missing nodes, formation, replicas,
-open slots and planned moves, settings, shrinking, updates, idle.
+settings, open slots and planned moves, shrinking, updates, idle.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ _MENDING: tuple[Concern, ...] = (
     nodes.replicas,
 )
 _SHAPING: tuple[Concern, ...] = (
+    settings.settings,
     moves.open_slots,
     moves.planned_moves,
-    settings.settings,
     shrink.shrink,
     rollout.rollout,
 )
@@ -83,9 +83,12 @@ def decide_on(picture: Picture) -> Decision:
         return hold
     for concern in _SHAPING:
         decision = concern(picture)
-        if decision is not None:
+        if decision is None:
+            continue
+        if decision.reason is not Reason.REBALANCE_WANTED:
             return decision
-    return _idle(picture)
+        hold = decision  # it waits for people, and what needs none goes on meanwhile
+    return hold or _idle(picture)
 
 
 def _idle(picture: Picture) -> Decision:

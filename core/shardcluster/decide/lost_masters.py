@@ -37,6 +37,8 @@ def lost_masters(picture: Picture) -> Decision | None:
     """The step for the first shard whose owner is lost; actions before waits."""
     hold: Decision | None = None
     for shard in picture.shards:
+        if shard.owner is None and (taker := _lost_taker(picture, shard)) is not None:
+            return taker
         if shard.owner is None or shard.owner.view is not None:
             continue
         decision = _lost(picture, shard, shard.owner)
@@ -44,6 +46,31 @@ def lost_masters(picture: Picture) -> Decision | None:
             return decision
         hold = hold or decision
     return hold
+
+
+def _lost_taker(picture: Picture, shard: ShardPicture) -> Decision | None:
+    """A master of no slot yet may hold the only keys of slots that are on their way to it.
+
+    Without storage they are gone with its process, but a replica has them: it must lead before the
+    old master is started again, empty, and the replica copies that.  There is nothing to vote on.
+    """
+    if not picture.spec.memory_only or shard.master is not None:
+        return None
+    nodes = {node.name: node for node in shard.nodes}
+    for replica in sorted(shard.replicas, key=lambda node: -node.view.offset if node.view else 0):
+        assert replica.view is not None  # it answers
+        leader = nodes.get(picture.names.get(replica.view.master_id or "", ""))
+        if leader is None or not replica.view.keys:
+            continue
+        if leader.ended or len(proofs_of_death(picture, leader)) >= PROOFS_NEEDED:
+            return Decision(
+                Failover(replica.name, FailoverMode.TAKEOVER),
+                Reason.MASTER_LOST,
+                f"{leader.name} of {shard.name} is gone with keys of slots on their way to it;"
+                f" {replica.name} has them and takes over.",
+                healthy=False,
+            )
+    return None
 
 
 def proofs_of_death(picture: Picture, node: ObservedNode) -> tuple[str, ...]:

@@ -53,10 +53,15 @@ def open_slots(picture: Picture) -> Decision | None:
         )
     if not resumed:
         return None
+    open_now = {move.slot for move in resumed}
+    planned = planned_moves(picture)
+    if planned is not None and isinstance(planned.action, MoveSlots):
+        # One that can't be finished (a key too big to move) must not keep the others back.
+        resumed += [move for move in planned.action.moves if move.slot not in open_now]
     return Decision(
         MoveSlots(tuple(resumed), picture.spec.rebalance.max_keys_per_second),
         Reason.SLOT_OPEN,
-        f"Finishing {len(resumed)} slots that were left open.",
+        f"Finishing {len(open_now)} slots that were left open.",
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from shardcluster.actions import Decision, Failover, FailoverMode, Reason, Release, Wait
 from shardcluster.decide.timing import SOON_S
+from shardcluster.observed import Role
 
 if TYPE_CHECKING:
     from shardcluster.observed import ObservedNode
@@ -33,16 +34,36 @@ def shrink(picture: Picture) -> Decision | None:
 
 
 def _release_shard(picture: Picture, shard: ShardPicture) -> Decision:
-    if shard.master is not None and shard.master.view is not None and shard.master.view.keys:
+    for node in [shard.master] if shard.master is not None else shard.replicas:
+        if node.view is not None and node.view.keys:
+            return Decision(
+                Wait(SOON_S),
+                Reason.SHRINKING,
+                f"{node.name} owns no slot but holds {node.view.keys} keys: {shard.name} is kept"
+                " until they are gone.",
+                healthy=False,
+            )
+    if under_way := _on_their_way(picture, shard):
         return Decision(
             Wait(SOON_S),
             Reason.SHRINKING,
-            f"{shard.master.name} owns no slot but holds {shard.master.view.keys} keys:"
-            f" {shard.name} is kept until they are gone.",
+            f"{under_way} slots are open towards {shard.name}, and keys of them may be there: it is"
+            " kept until its master answers.",
             healthy=False,
         )
     return _release(
         picture, shard, shard.nodes, 0, f"{shard.name} is empty and is taken out of the store."
+    )
+
+
+def _on_their_way(picture: Picture, shard: ShardPicture) -> int:
+    """How many slots answering masters have open towards a node of the shard."""
+    ids = {picture.ids[node.name] for node in shard.nodes if node.name in picture.ids}
+    return sum(
+        entry.other_id in ids
+        for node in picture.answering
+        if node.view is not None and node.view.role is Role.MASTER
+        for entry in node.view.migrating
     )
 
 
@@ -51,6 +72,14 @@ def _release_surplus(
 ) -> Decision | None:
     if shard.master is None or shard.master.view is None:
         return None
+    for node in surplus:
+        if node is not shard.master and picture.ids.get(node.name) in picture.owned:
+            return Decision(
+                Wait(SOON_S),
+                Reason.SHRINKING,
+                f"{node.name} is one too many but owns slots: it is kept until they are moved.",
+                healthy=False,
+            )
     if shard.master in surplus:
         heirs = [
             node

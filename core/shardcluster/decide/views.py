@@ -145,6 +145,10 @@ def strangers(picture: Picture) -> Decision | None:
             trusted.add(peer.node_id)
     # After a `Forget` that was cut short too few know it to agree that it failed.
     gone |= {peer.node_id: None for peer in lines if peer.node_id not in trusted}
+    for node in picture.answering:
+        # Its followers refuse to forget it; `nodes.replicas` gives them another master first.
+        if node.view is not None and node.view.master_id is not None:
+            gone.pop(node.view.master_id, None)
     if gone:
         return Decision(
             Forget(tuple(sorted(gone))),
