@@ -161,10 +161,10 @@ class Controller:
     async def _pass(self) -> float:
         """Observe, decide, act, report once; returns how long to wait before the next pass, s."""
         self._wake.clear()
-        self._stop_moving.clear()
         spec = self._spec()
         self._observer.settings = tuple(wanted_settings(spec))
         observed = await self._observer.observe(rebalance_asked=self._desired.rebalance_wanted)
+        self._stop_moving.clear()  # what ended until now is in there; what ends from now on stops
         picture = draw(spec, observed)
         decision = decide_on(picture)
         self._picture = picture

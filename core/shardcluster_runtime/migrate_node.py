@@ -116,8 +116,8 @@ class LanePool:
 
         Raises what `NodeConnection.open` raises when there is none to be had.
         """
-        for known, lanes in list(self._lanes.items()):
-            self._lanes[known] = [lane for lane in lanes if not lane.closed]
+        for lanes in self._lanes.values():
+            lanes[:] = [lane for lane in lanes if not lane.closed]  # others may be adding to it
         kept = self._lanes.setdefault(address, [])
         taken = sum(len(lanes) for lanes in self._lanes.values())
         missing = min(count - len(kept), max(LANES_LEAST - len(kept), LANES_MAX - taken))

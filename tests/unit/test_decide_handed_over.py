@@ -160,3 +160,11 @@ def test_waiting_for_people_keeps_nothing_else_back() -> None:
     assert run(cluster, spec_of(4, 1, **manual))[-1].reason is Reason.REBALANCE_WANTED
     assert run(cluster, spec_of(4, 0, **manual))[-1].reason is Reason.REBALANCE_WANTED
     assert "shard-0-1" not in cluster.nodes
+
+
+def test_a_hang_of_such_a_master_is_no_proof() -> None:
+    """It may still take keys: nobody is put in its place."""
+    cluster, _ = _half_moved(stored=False)
+    cluster.hang("shard-3-0")
+    cluster.tick(1000)
+    assert not isinstance(decide(spec_of(4, 1), cluster.observe()).action, Failover)
