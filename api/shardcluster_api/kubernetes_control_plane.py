@@ -8,6 +8,8 @@ answers alike.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -46,13 +48,12 @@ class KubernetesControlPlane:
         try:
             kube = await self._open()
             if since is not None and wait_s:
-                watch = kube.watch(
-                    SHARD_CLUSTERS, self._namespace, "", str(since),
-                    name=self._name, wait_s=max(1, int(wait_s)),
-                )  # fmt: skip
-                async for event, resource in watch:
-                    if event in {"ADDED", "MODIFIED"}:
-                        return state_of(resource)
+                watch = kube.watch(SHARD_CLUSTERS, self._namespace, "", str(since), name=self._name)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait_s), contextlib.aclosing(watch) as seen:
+                        async for event, resource in seen:
+                            if event in {"ADDED", "MODIFIED"}:
+                                return state_of(resource)
             return state_of(await self._resource())
         except ApiError as error:
             raise _unavailable(error) from error

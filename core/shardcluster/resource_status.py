@@ -18,7 +18,7 @@ from shardcluster.slots import SLOT_COUNT, SlotSet
 if TYPE_CHECKING:
     from shardcluster.spec import Spec
 
-__all__ = ["Document", "is_news", "plan_of", "state_of", "status_of"]
+__all__ = ["Document", "is_news", "plan_of", "refused_status", "state_of", "status_of"]
 
 Document = dict[str, Any]
 
@@ -28,12 +28,19 @@ _SERVING = frozenset({"Ready", "Draining"})
 
 
 def status_of(
-    state: Document, *, generation: int, previous: Document, now: str, extra: Document
+    state: Document,
+    *,
+    generation: int,
+    previous: Document,
+    now: str,
+    extra: Document,
+    refusal: str = "",
 ) -> Document:
     """The whole status.
 
-    `generation` is the resource's that the state was made for, `previous` the status written last
-    (for transition times), `now` RFC 3339; `extra` are fields that the operator itself remembers.
+    `generation` is the resource's that was looked at last, `previous` the status written last (for
+    transition times), `now` RFC 3339; `extra` are fields that the operator itself remembers.
+    `refusal` says why the present spec was not taken, so that the store keeps the form it had.
     """
     shards = [_shard(shard) for shard in state["shards"]]
     ready = sum(_is_ready(shard) for shard in shards)
@@ -43,13 +50,15 @@ def status_of(
         "observedGeneration": generation,
         "phase": state["phase"],
         "reason": state["reason"],
-        "message": state["message"],
+        "message": refusal or state["message"],
         "readyShards": ready,
         "selector": f"{CLUSTER_LABEL}={name}",
         "progress": f"{progress['moved_slots']}/{progress['total_slots']} slots"
         if progress
         else "",
-        "conditions": _conditions(state, ready, generation, previous, now),
+        "conditions": _dated(
+            (*_conditions(state, ready), _accepted(refusal, "NotTaken")), generation, previous, now
+        ),
         "shards": shards,
         "nodes": [_node(node) for node in state["nodes"]],
         "notes": list(state["notes"]),
@@ -90,9 +99,34 @@ def _node(node: Document) -> Document:
     }
 
 
-def _conditions(
-    state: Document, ready: int, generation: int, previous: Document, now: str
-) -> list[Document]:
+def refused_status(
+    previous: Document, *, generation: int, now: str, reason: str, message: str
+) -> Document:
+    """The status of a resource for which nothing can run, and why; the rest stays as it was."""
+    conditions = _dated((_accepted(message, reason),), generation, previous, now)
+    kept = [
+        found for found in previous.get("conditions", ()) if found["type"] != conditions[0]["type"]
+    ]
+    return {
+        **previous,
+        "observedGeneration": generation,
+        "phase": previous.get("phase", "Waiting"),
+        "reason": reason,
+        "message": message,
+        "conditions": [*kept, *conditions],
+    }
+
+
+_Condition = tuple[str, bool, str, str]  # type, whether it holds, reason, message
+
+
+def _accepted(refusal: str, reason: str) -> _Condition:
+    if refusal:
+        return "Accepted", False, reason, refusal
+    return "Accepted", True, "Valid", "The spec is taken."
+
+
+def _conditions(state: Document, ready: int) -> tuple[_Condition, ...]:
     owned = sum(shard["slots"] for shard in state["shards"])
     lost = [shard["name"] for shard in state["shards"] if shard["slots"] and not _serves(shard)]
     if owned < SLOT_COUNT:
@@ -105,12 +139,18 @@ def _conditions(
         available, why = True, "AllSlotsServed"
         words = f"All {SLOT_COUNT} slots are served by {ready} shards."
     settled = state["reason"] in {"Idle", "RebalanceWanted", "Paused"}
-    wanted = (
+    return (
         ("Available", available, why, words),
         ("Progressing", not settled, state["reason"], state["message"]),
         ("Degraded", not state["healthy"], state["reason"], state["message"]),
         ("Paused", state["phase"] == "Paused", state["reason"], state["message"]),
     )
+
+
+def _dated(
+    wanted: tuple[_Condition, ...], generation: int, previous: Document, now: str
+) -> list[Document]:
+    """With transition times: of the last change of the condition's word."""
     before = {found["type"]: found for found in previous.get("conditions", ())}
     return [
         {

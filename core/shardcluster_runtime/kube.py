@@ -20,7 +20,7 @@ import aiohttp
 from kubernetes.aio import client, config
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
 __all__ = ["ApiError", "Kind", "Kube", "Manifest", "kind_of"]
 
@@ -29,6 +29,9 @@ CALL_TIMEOUT_S = 10.0
 WATCH_S = 240  # how long the server holds a watch open
 WATCH_SILENT_S = 300.0  # a watch that said nothing for so long is dead
 LINE_BYTES_MAX = 8 << 20
+JSON = "application/json"
+METADATA = f"{JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+METADATA_LIST = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 Manifest = dict[str, Any]
 
@@ -105,9 +108,23 @@ class Kube:
                 return None
             raise
 
-    async def list(self, kind: Kind, namespace: str | None, selector: str = "") -> Manifest:
-        """The list object: `items`, and the version to watch from."""
-        return await self._call("GET", kind.path(namespace), {"labelSelector": selector})
+    async def list(
+        self,
+        kind: Kind,
+        namespace: str | None,
+        selector: str = "",
+        *,
+        fields: str = "",
+        whole: bool = True,
+    ) -> Manifest:
+        """The list object: `items` (only their `metadata` unless `whole`), and its version.
+
+        `selector` is one of labels, `fields` one of fields.
+        """
+        return await self._call(
+            "GET", kind.path(namespace), {"labelSelector": selector, "fieldSelector": fields},
+            accept=JSON if whole else METADATA_LIST,
+        )  # fmt: skip
 
     async def apply(self, kind: Kind, manifest: Manifest, *, subresource: str = "") -> Manifest:
         """Server-side apply: the fields named are ours, the others stay."""
@@ -161,22 +178,23 @@ class Kube:
         version: str,
         *,
         name: str = "",
-        wait_s: int = WATCH_S,
-    ) -> AsyncIterator[tuple[str, Manifest]]:
+        whole: bool = True,
+    ) -> AsyncGenerator[tuple[str, Manifest], None]:
         """(ADDED | MODIFIED | DELETED | BOOKMARK, object) until the server ends the watch.
 
-        With `name` of that object alone.  Raises ApiError, with status 410 when `version` is too
-        old: list again then.
+        With `name` of that object alone, without `whole` their `metadata` only.  Raises ApiError,
+        with status 410 when `version` is too old: list again then.
         """
         query = {
             "labelSelector": selector, "resourceVersion": version, "watch": "true",
-            "allowWatchBookmarks": "true", "timeoutSeconds": str(wait_s),
+            "allowWatchBookmarks": "true", "timeoutSeconds": str(WATCH_S),
             "fieldSelector": f"metadata.name={name}" if name else "",
         }  # fmt: skip
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=CALL_TIMEOUT_S, sock_read=WATCH_SILENT_S
         )
-        response = await self._send("GET", kind.path(namespace), query, None, timeout)
+        accept = JSON if whole else METADATA
+        response = await self._send("GET", kind.path(namespace), query, None, (timeout, accept))
         try:
             async for line in _lines(response):
                 event = json.loads(line)
@@ -194,9 +212,11 @@ class Kube:
         path: str,
         query: Mapping[str, str] | None = None,
         body: tuple[Manifest, str] | None = None,
+        *,
+        accept: str = JSON,
     ) -> Manifest:
         timeout = aiohttp.ClientTimeout(total=CALL_TIMEOUT_S)
-        response = await self._send(method, path, query or {}, body, timeout)
+        response = await self._send(method, path, query or {}, body, (timeout, accept))
         try:
             found: Manifest = json.loads(await response.read())
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
@@ -209,9 +229,10 @@ class Kube:
         path: str,
         query: Mapping[str, str],
         body: tuple[Manifest, str] | None,
-        limit: aiohttp.ClientTimeout,
+        way: tuple[aiohttp.ClientTimeout, str],
     ) -> aiohttp.ClientResponse:
-        headers = {"Accept": "application/json", "User-Agent": FIELD_MANAGER}
+        limit, accept = way
+        headers = {"Accept": accept, "User-Agent": FIELD_MANAGER}
         if body is not None:
             headers["Content-Type"] = body[1]
         await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, None)

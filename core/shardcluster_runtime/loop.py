@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import hiredis
 
 from shardcluster import edits
-from shardcluster.actions import Decision, MoveSlots, Wait
+from shardcluster.actions import Decision, MoveSlots, Reason, Wait
 from shardcluster.decide import decide_on
 from shardcluster.decide.settings import wanted_settings
-from shardcluster.decide.timing import SOON_S
+from shardcluster.decide.timing import IDLE_S, SOON_S
 from shardcluster.picture import Picture, draw
 from shardcluster.preview import preview
 from shardcluster.spec import Spec, parse
@@ -43,7 +43,8 @@ __all__ = ["Controller", "DesiredSpec"]
 
 RETRY_S = 0.5  # after an action that failed, unless something wakes the loop
 COUNT_TIMEOUT_S = 2.0  # for counting the keys of a plan
-PUBLISH_IDLE_S = 1.0  # how often figures (keys, memory) are refreshed while nothing happens
+GLANCE_S = 1.0  # between two short questions while nothing happens
+WAITED_SHARE = 0.05  # of what a wait has lasted, looked at again: a long one is not polled
 
 Document = dict[str, Any]
 _log = logging.getLogger(__name__)
@@ -89,12 +90,19 @@ class Controller:
         *,
         clock: Callable[[], float] = time.time,
         before_action: Callable[[Decision], None] = lambda _decision: None,
+        idle_s: float = IDLE_S,
     ) -> None:
-        """`clock` gives Unix time, s; `before_action` is told of each action about to be done."""
+        """`clock` gives Unix time, s; `before_action` is told of each action about to be done.
+
+        `idle_s`: how often everything is looked at while nothing happens; in between one node is
+        asked every second whether it sees any change.
+        """
         self._platform = platform
         self._desired = desired
         self._clock = clock
         self._before_action = before_action
+        self._idle_s = idle_s
+        self._waiting: tuple[str, float] = ("", 0.0)  # for what, since when (monotonic, s)
         self._wake = asyncio.Event()
         self._stop_moving = asyncio.Event()
         self._editing = asyncio.Lock()  # an edit is planned between reading the spec and writing it
@@ -153,10 +161,18 @@ class Controller:
                 _log.exception("a pass of the control loop failed")
                 self._tell("InternalError", "A pass of the control loop failed; see the log.")
                 wait_s = RETRY_S
-            if wait_s:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(wait_s):
-                        await self._wake.wait()
+            await self._rest(wait_s)
+
+    async def _rest(self, wait_s: float) -> None:
+        """Until something happens, at most `wait_s`."""
+        until_s = time.monotonic() + wait_s
+        while (left_s := until_s - time.monotonic()) > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(left_s, GLANCE_S)):
+                    await self._wake.wait()
+                    return
+            if left_s > GLANCE_S and not await self._observer.glance():
+                return
 
     async def _pass(self) -> float:
         """Observe, decide, act, report once; returns how long to wait before the next pass, s."""
@@ -173,7 +189,7 @@ class Controller:
         await self._publish(picture, decision)
         if isinstance(decision.action, Wait):
             self._executor.rest()
-            return decision.action.seconds
+            return self._patience_s(decision.action.seconds, decision)
         self._before_action(decision)
         try:
             await self._executor.execute(decision.action, picture)
@@ -182,7 +198,18 @@ class Controller:
             return RETRY_S
         # The engine needs a moment for what was just asked of it; asking again at once is no help.
         again, self._last_action = decision.action == self._last_action, decision.action
-        return SOON_S if again else 0.0
+        if not again:
+            self._waiting = ("", 0.0)
+        return self._patience_s(SOON_S, decision) if again else 0.0
+
+    def _patience_s(self, seconds: float, decision: Decision) -> float:
+        """The longer one thing is waited for, the less often it is looked at."""
+        now_s = time.monotonic()
+        if self._waiting[0] != decision.sentence:
+            self._waiting = (decision.sentence, now_s)
+        if decision.reason in {Reason.IDLE, Reason.PAUSED}:
+            return self._idle_s
+        return min(IDLE_S, max(seconds, (now_s - self._waiting[1]) * WAITED_SHARE))
 
     def _tell_decision(self, decision: Decision) -> None:
         """Slices of one piece of moving are one event, though each counts what is left."""

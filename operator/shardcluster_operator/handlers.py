@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import kopf
 
+from shardcluster_operator.children import CHILD_KINDS
 from shardcluster_operator.informer import Informer
 from shardcluster_operator.platform import CLUSTER_LABEL, PODS, STATEFUL_SETS
-from shardcluster_operator.session import SHARD_CLUSTERS, Session, World
+from shardcluster_operator.session import Session, World
+from shardcluster_operator.voice import SHARD_CLUSTERS
 from shardcluster_runtime.kube import ApiError, Kube
 
 if TYPE_CHECKING:
@@ -64,18 +66,25 @@ class Operator:
         if len(self.settings.namespaces) > 1:
             message = "One operator serves all namespaces or one; run several for several."
             raise ApiError(0, message)
-        namespace = self.settings.namespaces[0] if self.settings.namespaces else None
+        namespace = self._namespace
         pods, sets = (
             Informer(self.kube, kind, namespace, CLUSTER_LABEL, self._child_changed)
             for kind in (PODS, STATEFUL_SETS)
         )
-        self._informers = [pods, sets]
+        children = {
+            kind: Informer(
+                self.kube, kind, namespace, CLUSTER_LABEL, self._object_changed, whole=False
+            )
+            for kind in CHILD_KINDS
+        }
+        self._informers = [pods, sets, *children.values()]
         for informer in self._informers:
             informer.start()
         self._world = World(
             kube=self.kube,
             pods=pods,
             stateful_sets=sets,
+            children=children,
             gateway_image=self.settings.gateway_image,
             operator_namespace=self.settings.operator_namespace,
         )
@@ -111,20 +120,31 @@ class Operator:
         self.sessions[key] = Session(self._world, resource)
         self.sessions[key].start()
 
+    @property
+    def _namespace(self) -> str | None:
+        return self.settings.namespaces[0] if self.settings.namespaces else None
+
     def _child_changed(self, key: tuple[str, str]) -> None:
         session = self.sessions.get(key)
         if session is not None:
             session.wake()
 
+    def _object_changed(self, key: tuple[str, str]) -> None:
+        session = self.sessions.get(key)
+        if session is not None:
+            session.objects_changed()
+
     async def _sweep(self) -> None:
         assert self.kube is not None
         while True:
             await asyncio.sleep(SWEEP_S)
-            for (namespace, name), session in list(self.sessions.items()):
-                with contextlib.suppress(ApiError):
-                    found = await self.kube.get(SHARD_CLUSTERS, namespace, name)
-                    if found is None and self.sessions.get((namespace, name)) is session:
-                        del self.sessions[namespace, name]
+            known = dict(self.sessions)  # before the list: what is made meanwhile is not in it
+            with contextlib.suppress(ApiError):
+                listed = await self.kube.list(SHARD_CLUSTERS, self._namespace, whole=False)
+                present = {item["metadata"]["uid"] for item in listed["items"]}
+                for key, session in known.items():
+                    if session.uid not in present and self.sessions.get(key) is session:
+                        del self.sessions[key]
                         await session.stop()
 
 

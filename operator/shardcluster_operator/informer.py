@@ -43,13 +43,19 @@ class Informer:
         namespace: str | None,
         label: str,
         on_change: Callable[[Key], None],
+        *,
+        whole: bool = True,
     ) -> None:
-        """`on_change` is told the namespace and the label's value of each object that changed."""
+        """`on_change` is told the namespace and the label's value of each object that changed.
+
+        With `whole` False only `metadata` is kept, which is all that is asked for, too.
+        """
         self._kube = kube
         self._kind = kind
         self._namespace = namespace
         self._label = label
         self._on_change = on_change
+        self._whole = whole
         self._found: dict[Key, dict[str, Manifest]] | None = None
         self._task: asyncio.Task[None] | None = None
         self.synced = asyncio.Event()
@@ -90,7 +96,7 @@ class Informer:
                 retry_s = min(RETRY_MAX_S, retry_s * 2)
 
     async def _list(self) -> str:
-        listed = await self._kube.list(self._kind, self._namespace, self._label)
+        listed = await self._kube.list(self._kind, self._namespace, self._label, whole=self._whole)
         before = self._found or {}
         self._found = {}
         for item in listed["items"]:
@@ -105,7 +111,9 @@ class Informer:
     async def _watch(self, version: str) -> str:
         """Follow until the server ends it; returns the version to go on from."""
         assert self._found is not None
-        watch = self._kube.watch(self._kind, self._namespace, self._label, version)
+        watch = self._kube.watch(
+            self._kind, self._namespace, self._label, version, whole=self._whole
+        )
         async for event, item in watch:
             version = item["metadata"]["resourceVersion"]
             if event == "BOOKMARK":

@@ -9,12 +9,14 @@ not claim one.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from typing import TYPE_CHECKING, Any
 
 from shardcluster.names import node_name, shard_number, split_node_name
 from shardcluster.observed import Address
 from shardcluster.quantities import parse_quantity
+from shardcluster_operator.children import version_of
 from shardcluster_operator.informer import NotSynced
 from shardcluster_operator.manifests import (
     CLUSTER_LABEL,
@@ -28,7 +30,7 @@ from shardcluster_runtime.platforms.protocol import PlatformNode, PlatformUnable
 from shardcluster_runtime.wire import Credentials
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from shardcluster.spec import Spec
     from shardcluster_operator.informer import Informer
@@ -40,9 +42,13 @@ __all__ = ["CLUSTER_LABEL", "PODS", "STATEFUL_SETS", "KubernetesPlatform"]
 PODS = Kind("v1", "pods")
 STATEFUL_SETS = Kind("apps/v1", "statefulsets")
 CLAIMS = Kind("v1", "persistentvolumeclaims")
+EVENTS = Kind("v1", "events")
+DELETION = "deletionTimestamp"
 PORT = 6379
 FENCE_WAIT_S = 2.0
 FENCE_POLL_S = 0.1
+GONE_WAIT_S = 5.0  # for a StatefulSet that is made anew around its pods
+WHY_EVERY_S = 5.0  # how often Kubernetes is asked why a pod is not even made
 
 
 class KubernetesPlatform:
@@ -67,6 +73,11 @@ class KubernetesPlatform:
         self._spec = spec
         self._name = spec().name
         self._credentials = Credentials()
+        self._applied: dict[str, tuple[str, Any]] = {}  # a shard's set, as we applied it
+        self._applying = asyncio.Lock()  # who reads how many nodes a shard has writes it, too
+        self._renewed = ""  # the configuration that all sets have
+        self._why: dict[str, str] = {}  # why a pod of the set is not made, by the set's name
+        self._asking: asyncio.Task[None] | None = None
         self.formed_before = False
         self.on_formed: Callable[[], Any] = lambda: None
 
@@ -92,54 +103,120 @@ class KubernetesPlatform:
 
     async def nodes(self) -> tuple[PlatformNode, ...]:
         """Every ordinal that a StatefulSet shall have, and every pod that is still there."""
-        namespace = self._place.namespace
         try:
-            sets = self._stateful_sets.objects(namespace, self._name)
-            pods = self._pods.objects(namespace, self._name)
+            sets = self._sets()
+            pods = self._pods.objects(self._place.namespace, self._name)
         except NotSynced as error:
             raise PlatformUnable(str(error)) from error
         found: dict[str, PlatformNode] = {}
-        present = _config_hash(self._spec())
-        for item in sets:
-            if item["metadata"].get("deletionTimestamp"):
-                continue
-            shard = item["metadata"]["labels"][SHARD_LABEL]
+        for shard, item in sets.items():
             for ordinal in range(item["spec"]["replicas"]):
                 name = node_name(shard, ordinal)
-                found[name] = PlatformNode(name, shard, ordinal, None, ended=True)
+                why = self._why.get(shard, "")
+                found[name] = PlatformNode(name, shard, ordinal, None, ended=True, pending=why)
+        # A pod is outdated once its set would make it another, not in the moment the spec changes.
+        present = {self._renewed or None, _config_hash(self._spec())}
+        missing = set(found)
         for pod in pods:
+            shard = pod["metadata"]["labels"].get(SHARD_LABEL)
             name = self._node_of(pod)
-            if name in found:
-                found[name] = _place(found[name], pod, present)
+            if shard is None:
+                continue  # a gateway
+            # One whose set was deleted by hand lives on until we have made the set again.
+            if name in found or (shard not in sets and not pod["metadata"].get(DELETION)):
+                missing.discard(name)
+                found[name] = _place(name, pod, present)
+        self._ask_why({found[name].shard for name in missing})
         order = sorted(found.values(), key=lambda n: (shard_number(n.shard), n.ordinal))
         return tuple(order)
+
+    def _sets(self) -> dict[str, Manifest]:
+        """The shards' StatefulSets that are not being deleted; raises NotSynced."""
+        return {
+            item["metadata"]["labels"][SHARD_LABEL]: item
+            for item in self._stateful_sets.objects(self._place.namespace, self._name)
+            if DELETION not in item["metadata"]
+        }
+
+    def _ask_why(self, shards: set[str]) -> None:
+        """Find out, beside the loop, why pods that shall be there are not even made."""
+        self._why = {shard: why for shard, why in self._why.items() if shard in shards}
+        if shards and (self._asking is None or self._asking.done()):
+            self._asking = asyncio.create_task(self._find_why(shards))
+
+    async def _find_why(self, shards: set[str]) -> None:
+        await asyncio.sleep(WHY_EVERY_S)  # mostly it is made in a moment
+        for shard in shards:
+            about = f"involvedObject.name={self._name}-{shard},reason=FailedCreate"
+            with contextlib.suppress(ApiError):
+                listed = await self._kube.list(EVENTS, self._place.namespace, fields=about)
+                told = sorted(listed["items"], key=_last_time)
+                if told:
+                    self._why[shard] = f"not made: {told[-1]['message']}"
 
     async def spare_nodes(self) -> int | None:
         """As many as asked for can be started."""
         return None
 
-    async def renew(self) -> None:
+    def as_applied(self, with_slots: Mapping[str, int]) -> bool:
+        """Whether each StatefulSet is as we applied it, and each shard with slots has one."""
+        try:
+            sets = self._sets()
+        except NotSynced:
+            return True
+        changed = any(
+            self._applied.get(shard, version_of(item)) != version_of(item)
+            for shard, item in sets.items()
+        )
+        return not changed and sets.keys() >= with_slots.keys()
+
+    async def renew(self, with_slots: Mapping[str, int]) -> None:
         """Bring the StatefulSets that stand into their present form; raises ApiError.
 
         Their pods stay as they are: the loop replaces outdated ones.  What can't be changed in a
-        StatefulSet is changed by making it anew around its pods.
+        StatefulSet is changed by making it anew around its pods.  `with_slots`: shards that must
+        have one, as their slots show, and with how many nodes.
         """
-        spec = self._spec()
-        for item in self._stateful_sets.objects(self._place.namespace, self._name):
-            if item["metadata"].get("deletionTimestamp"):
-                continue
-            shard, nodes = item["metadata"]["labels"][SHARD_LABEL], item["spec"]["replicas"]
-            manifest = stateful_set(spec, self._place, shard, nodes)
-            try:
-                await self._kube.apply(STATEFUL_SETS, manifest)
-            except ApiError as error:
-                if error.status != 422:
-                    raise
-                await self._grow_claims(shard)
-                meta = manifest["metadata"]
-                orphan = {"propagationPolicy": "Orphan"}
-                await self._kube.delete(STATEFUL_SETS, meta["namespace"], meta["name"], orphan)
-                await self._kube.apply(STATEFUL_SETS, manifest)
+        async with self._applying:
+            listed = await self._kube.list(
+                STATEFUL_SETS, self._place.namespace, f"{CLUSTER_LABEL}={self._name}"
+            )
+            nodes = {
+                item["metadata"]["labels"][SHARD_LABEL]: item["spec"]["replicas"]
+                for item in listed["items"]
+            }
+            ending = {
+                item["metadata"]["labels"][SHARD_LABEL]
+                for item in listed["items"]
+                if DELETION in item["metadata"]
+            }
+            for shard, count in {**with_slots, **nodes}.items():
+                if shard not in ending and count:
+                    await self._apply(shard, count)
+            self._renewed = _config_hash(self._spec())
+
+    async def _apply(self, shard: str, nodes: int) -> None:
+        manifest = stateful_set(self._spec(), self._place, shard, nodes)
+        try:
+            applied = await self._kube.apply(STATEFUL_SETS, manifest)
+        except ApiError as error:
+            if error.status != 422:
+                raise
+            await self._grow_claims(shard)
+            await self._remove_set_alone(manifest["metadata"]["name"])
+            applied = await self._kube.apply(STATEFUL_SETS, manifest)
+        self._applied[shard] = version_of(applied)
+
+    async def _remove_set_alone(self, name: str) -> None:
+        """Its pods stay; returns when it is gone."""
+        namespace = self._place.namespace
+        await self._kube.delete(STATEFUL_SETS, namespace, name, {"propagationPolicy": "Orphan"})
+        for _ in range(int(GONE_WAIT_S / FENCE_POLL_S)):
+            if await self._kube.get(STATEFUL_SETS, namespace, name) is None:
+                return
+            await asyncio.sleep(FENCE_POLL_S)
+        message = f"The StatefulSet {name}, which is to be made anew, does not go."
+        raise ApiError(0, message)
 
     async def _grow_claims(self, shard: str) -> None:
         """Volumes made from an older template get the size of the present one."""
@@ -162,11 +239,11 @@ class KubernetesPlatform:
     async def scale_shard(self, shard: str, nodes: int) -> None:
         """Apply the StatefulSet, or delete it with its volumes."""
         try:
-            if nodes:
-                manifest = stateful_set(self._spec(), self._place, shard, nodes)
-                await self._kube.apply(STATEFUL_SETS, manifest)
-            else:
-                await self._delete_shard(shard)
+            async with self._applying:
+                if nodes:
+                    await self._apply(shard, nodes)
+                else:
+                    await self._delete_shard(shard)
         except ApiError as error:
             message = f"{shard} could not be scaled to {nodes} nodes: {error}"
             raise PlatformUnable(message) from error
@@ -197,7 +274,7 @@ class KubernetesPlatform:
         namespace, pod_name = self._place.namespace, f"{self._name}-{node}"
         try:
             pod = await self._kube.get(PODS, namespace, pod_name)
-            if pod is not None and not pod["metadata"].get("deletionTimestamp"):
+            if pod is not None and not pod["metadata"].get(DELETION):
                 await self._delete_pod(pod)
         except ApiError as error:
             raise PlatformUnable(f"{node} could not be replaced: {error}") from error  # noqa: EM102, TRY003
@@ -247,6 +324,8 @@ class KubernetesPlatform:
     async def close(self, *, stop_nodes: bool) -> None:
         """Pods live without us."""
         del stop_nodes
+        if self._asking is not None:
+            self._asking.cancel()
 
     def _node_of(self, pod: Manifest) -> str:
         name: str = pod["metadata"]["name"]
@@ -256,21 +335,26 @@ class KubernetesPlatform:
 _config_hash = functools.lru_cache(maxsize=1024)(config_hash)  # asked for in every pass
 
 
-def _place(node: PlatformNode, pod: Manifest, present: str) -> PlatformNode:
+def _place(name: str, pod: Manifest, present: set[str | None]) -> PlatformNode:
     status = pod.get("status", {})
     started_as = pod["metadata"].get("annotations", {}).get(CONFIG_HASH_ANNOTATION)
     host = status.get("podIP")
-    shard, ordinal = split_node_name(node.name)
+    shard, ordinal = split_node_name(name)
     return PlatformNode(
-        name=node.name,
+        name=name,
         shard=shard,
         ordinal=ordinal,
         address=Address(host, PORT) if host else None,
         ended=_ended(pod),
         pending=_pending(pod),
-        ending="deletionTimestamp" in pod["metadata"],
-        outdated=started_as != present,
+        ending=DELETION in pod["metadata"],
+        outdated=None not in present and started_as not in present,
     )
+
+
+def _last_time(event: Manifest) -> str:
+    found: str = event.get("lastTimestamp") or event.get("eventTime") or ""
+    return found
 
 
 def _container(pod: Manifest) -> dict[str, Any]:

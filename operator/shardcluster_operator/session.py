@@ -8,41 +8,37 @@ every platform; this module feeds it the spec and carries out what it says to Ku
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
-import copy
 import logging
-import secrets
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from shardcluster.resource_status import is_news, status_of
 from shardcluster.spec import SpecError, parse
-from shardcluster_operator.manifests import Place, objects, secret, secret_name
-from shardcluster_operator.platform import PODS, KubernetesPlatform
-from shardcluster_runtime.kube import ApiError, Kind, kind_of
+from shardcluster_operator.children import Children
+from shardcluster_operator.manifests import Place
+from shardcluster_operator.password import change_password, read_password
+from shardcluster_operator.platform import KubernetesPlatform
+from shardcluster_operator.voice import Voice
+from shardcluster_runtime.kube import ApiError
 from shardcluster_runtime.loop import Controller
-from shardcluster_runtime.state import timestamp
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from shardcluster.spec import Spec
     from shardcluster_operator.informer import Informer
-    from shardcluster_runtime.kube import Kube, Manifest
+    from shardcluster_runtime.kube import Kind, Kube, Manifest
 
-__all__ = ["SHARD_CLUSTERS", "Session", "World"]
+__all__ = ["Session", "World"]
 
-SHARD_CLUSTERS = Kind("shardcluster.io/v1alpha1", "shardclusters")
-SECRETS = Kind("v1", "secrets")
-EVENTS = Kind("v1", "events")
-ROLE_LABEL = "shardcluster.io/role"
 REBALANCE_ANNOTATION = "shardcluster.io/rebalance-requested"
 STATUS_EVERY_S = 0.3  # at most
-FIGURES_EVERY_S = 30.0  # keys and memory alone
+STATE_WAIT_S = 30.0
 OBJECTS_EVERY_S = 300.0  # applied again, whatever was heard
+PASSWORD_EVERY_S = 30.0  # Secrets are read by name alone, so nothing tells when one changes
+LOOK_AROUND_S = 10.0  # at all nodes of a store where nothing happens
 RETRY_S = 1.0
-STATE_WAIT_S = 5.0
-PASSWORD_BYTES = 32
+REFUSED_RETRY_S = 5.0  # a resource that nothing can run for; a change of it is looked at at once
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +50,7 @@ class World:
     kube: Kube
     pods: Informer
     stateful_sets: Informer
+    children: Mapping[Kind, Informer]
     gateway_image: str
     operator_namespace: str
 
@@ -64,14 +61,12 @@ class ResourceSpec:
     def __init__(self, resource: Manifest) -> None:
         """Raises SpecError for a resource that is no valid ShardCluster."""
         self.spec: Spec = parse(_plain(resource))
-        self.generation: int = resource["metadata"]["generation"]
         self._requested = _requested(resource)
         self.done: str = resource.get("status", {}).get("rebalanceDone", "")
 
     def take(self, resource: Manifest) -> None:
         """The resource changed; raises SpecError and keeps the old when it is not valid."""
         self.spec = parse(_plain(resource))
-        self.generation = resource["metadata"]["generation"]
         self._requested = _requested(resource)
 
     @property
@@ -124,14 +119,24 @@ class Session:
         self.name: str = meta["name"]
         self.uid: str = meta["uid"]
         self._resource = resource
-        self._status: Manifest = copy.deepcopy(resource.get("status") or {})
-        self._status_at_s = 0.0
-        self._told: set[tuple[str, str, str, int]] = set()
+        self._place = Place(
+            namespace=self.namespace,
+            uid=self.uid,
+            gateway_image=world.gateway_image,
+            operator_namespace=world.operator_namespace,
+        )
+        self._voice = Voice(world.kube, world.pods, resource)
+        self._children = Children(world.kube, self._place, world.children)
+        self._formed = bool((resource.get("status") or {}).get("formed"))
+        self._password: str | None = None
+        self._old_password: str | None = None
+        self._refusal = ""
         self._desired: ResourceSpec | None = None
         self._platform: KubernetesPlatform | None = None
         self._controller: Controller | None = None
         self._changed = asyncio.Event()
         self._dirty = asyncio.Event()
+        self._told = asyncio.Event()  # something to say that the loop does not know of
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -157,10 +162,13 @@ class Session:
         """A pod or StatefulSet of it changed."""
         if self._controller is not None:
             self._controller.wake()
+        if self._platform is not None and not self._platform.as_applied(self._with_slots()):
+            self._dirty.set()
 
     def objects_changed(self) -> None:
         """Another object of it changed: see that it is as it shall be."""
-        self._dirty.set()
+        if not self._children.as_applied(self.name):
+            self._dirty.set()
 
     # -- the work -----------------------------------------------------------------------------
 
@@ -171,67 +179,73 @@ class Session:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._keep_objects())
                     group.create_task(self._keep_status())
+                    group.create_task(self._keep_password())
             except* (ApiError, SpecError) as errors:
                 for error in errors.exceptions:
                     _log.warning("%s/%s: %s", self.namespace, self.name, error)
-                    await self._say_invalid(error)
+                    await self._refuse(error)
             finally:
+                if self._platform is not None:
+                    self._formed = self._platform.formed_before
                 if self._controller is not None:
                     await self._controller.stop(stop_nodes=False)
-                    self._controller = None
+                self._controller = self._platform = None
             self._changed.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(RETRY_S * 5):
+                async with asyncio.timeout(REFUSED_RETRY_S):
                     await self._changed.wait()
 
     async def _begin(self) -> None:
+        self._dirty.clear()
         self._desired = ResourceSpec(self._resource)
-        place = self._place()
         platform = KubernetesPlatform(
-            self._world.kube, place, self._world.pods, self._world.stateful_sets, self._spec
+            self._world.kube, self._place, self._world.pods, self._world.stateful_sets, self._spec
         )
-        platform.formed_before = bool(self._status.get("formed"))
-        platform.log_in_with(await self._password(place))
+        platform.formed_before = self._formed
         self._platform = platform
-        await self._apply_objects()
-        self._controller = Controller(platform, self._desired)
+        await self._apply()
+        self._refusal = ""
+        self._controller = Controller(platform, self._desired, idle_s=LOOK_AROUND_S)
         await self._controller.start()
-
-    def _place(self) -> Place:
-        return Place(
-            namespace=self.namespace,
-            uid=self.uid,
-            gateway_image=self._world.gateway_image,
-            operator_namespace=self._world.operator_namespace,
-        )
 
     def _spec(self) -> Spec:
         assert self._desired is not None
         return self._desired.spec
 
-    async def _password(self, place: Place) -> str:
-        """From the Secret; our own is made once and never written over."""
-        spec = self._spec()
-        name = secret_name(spec)
-        found = await self._world.kube.get(SECRETS, self.namespace, name)
-        if found is None:
-            if spec.auth_secret_name is not None:
-                raise ApiError(404, f"The Secret {name} named in spec.auth is missing.")
-            manifest = secret(spec, place, secrets.token_urlsafe(PASSWORD_BYTES))
-            with contextlib.suppress(ApiError):  # 409: somebody was quicker
-                await self._world.kube.create(SECRETS, manifest)
-            found = await self._world.kube.get(SECRETS, self.namespace, name)
-        encoded = (found or {}).get("data", {}).get("password")
-        if not encoded:
-            raise ApiError(404, f"The Secret {name} has no key `password`.")
-        return base64.b64decode(encoded).decode().strip()  # made by hand it ends with a line break
-
-    async def _apply_objects(self) -> None:
-        for manifest in objects(self._spec(), self._place()):
-            await self._world.kube.apply(kind_of(manifest), manifest)
+    async def _apply(self) -> None:
+        """Bring everything but the nodes into its form; raises ApiError."""
         assert self._platform is not None
+        password = await read_password(self._world.kube, self._spec(), self._place, self._password)
+        if self._password not in {None, password}:
+            self._old_password = self._password
+        self._password = password
+        await self._children.apply(self._spec())
         await self._platform.start(self.wake)  # the first lists have come
-        await self._platform.renew()
+        await self._hand_over_password()
+        self._platform.log_in_with(password)
+        await self._platform.renew(self._with_slots())
+
+    async def _hand_over_password(self) -> None:
+        """Nodes that run learn the new one beside the old one before anybody uses it."""
+        if self._old_password is None or self._password is None or self._platform is None:
+            return
+        places = await self._platform.nodes()
+        addresses = [place.address for place in places if place.address is not None]
+        untold = await change_password(addresses, self._old_password, self._password)
+        if untold:
+            what = ", ".join(str(address) for address in untold)
+            raise ApiError(0, f"The new password could not be given to {what} yet.")
+        self._old_password = None
+
+    def _with_slots(self) -> dict[str, int]:
+        """Shards that the nodes themselves say own slots, and how many nodes each has."""
+        if self._controller is None:
+            return {}
+        state = self._controller.state()
+        nodes = [node["shard"] for node in state["nodes"]]
+        return {
+            shard["name"]: nodes.count(shard["name"]) for shard in state["shards"] if shard["slots"]
+        }
 
     async def _keep_objects(self) -> None:
         assert self._desired is not None
@@ -242,106 +256,71 @@ class Session:
             self._dirty.clear()
             try:
                 self._desired.take(self._resource)
-                await self._apply_objects()
+                self._refusal = ""
+                await self._apply()
             except SpecError as error:
-                await self._say_invalid(error)
-                continue
+                self._refusal = str(error)
             except ApiError as error:
                 _log.warning("%s/%s: %s", self.namespace, self.name, error)
+                self._refusal = str(error)
                 self._dirty.set()
                 await asyncio.sleep(RETRY_S)
+            self._told.set()
             assert self._controller is not None
             self._controller.wake()
 
-    # -- what people see ----------------------------------------------------------------------
+    async def _keep_password(self) -> None:
+        while True:
+            await asyncio.sleep(PASSWORD_EVERY_S)
+            try:
+                found = await read_password(
+                    self._world.kube, self._spec(), self._place, self._password
+                )
+            except ApiError:
+                self._dirty.set()  # which tells people why
+                continue
+            if found != self._password:
+                self._dirty.set()
 
     async def _keep_status(self) -> None:
         assert self._controller is not None
         version = 0
         while True:
-            state = await self._controller.wait_state(version, STATE_WAIT_S)
+            state = await self._next_state(version)
             version = state["version"]
             try:
-                await self._write_status(state)
-                await self._tell_events(state)
-                await self._label_roles(state)
+                await self._say(state)
             except ApiError as error:
                 _log.warning("%s/%s: %s", self.namespace, self.name, error)
+                version = 0  # say it again
                 await asyncio.sleep(RETRY_S)
             await asyncio.sleep(STATUS_EVERY_S)
 
-    async def _write_status(self, state: Manifest) -> None:
+    async def _next_state(self, version: int) -> Manifest:
+        """The loop's state once it is another than `version`, or something else is to be told."""
+        assert self._controller is not None
+        state = asyncio.create_task(self._controller.wait_state(version, STATE_WAIT_S))
+        told = asyncio.create_task(self._told.wait())
+        try:
+            await asyncio.wait({state, told}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            state.cancel()
+            told.cancel()
+        self._told.clear()
+        return self._controller.state()
+
+    async def _say(self, state: Manifest) -> None:
         assert self._desired is not None
         assert self._platform is not None
-        extra = {"formed": self._platform.formed_before, "rebalanceDone": self._desired.done}
-        now_s = time.time()
-        status = status_of(
-            state, generation=self._desired.generation, previous=self._status,
-            now=timestamp(now_s), extra=extra,
-        )  # fmt: skip
-        stale = now_s - self._status_at_s > FIGURES_EVERY_S and status != self._status
-        if is_news(status, self._status) or stale:
-            await self._patch_status(status)
-            self._status_at_s = now_s
+        await self._voice.say(
+            state,
+            generation=self._resource["metadata"]["generation"],
+            refusal=self._refusal,
+            extra={"formed": self._platform.formed_before, "rebalanceDone": self._desired.done},
+        )
 
-    async def _patch_status(self, status: Manifest) -> None:
-        gone = {name: None for name in self._status if name not in status}
-        await self._world.kube.merge(
-            SHARD_CLUSTERS, self.namespace, self.name, {"status": {**status, **gone}},
-            subresource="status",
-        )  # fmt: skip
-        self._status = status
-
-    async def _say_invalid(self, error: Exception) -> None:
-        """The loop goes on by the last valid spec; people are told what is wrong with the new."""
-        status = copy.deepcopy(self._status)
-        status["message"] = str(error)
-        status["reason"] = "InvalidSpec" if isinstance(error, SpecError) else "Unable"
-        status.setdefault("phase", "Waiting")
+    async def _refuse(self, error: Exception) -> None:
+        """Nothing can run for this resource; people are told why."""
+        reason = "InvalidSpec" if isinstance(error, SpecError) else "Unable"
         with contextlib.suppress(ApiError):
-            await self._patch_status(status)
-
-    async def _tell_events(self, state: Manifest) -> None:
-        """New entries of the loop's log become Events of the resource."""
-        for event in state["events"]:
-            key = (event["at"], event["reason"], event["message"], event["count"])
-            if key in self._told:
-                continue
-            if event["reason"] != "Idle" or self._told:
-                await self._world.kube.create(EVENTS, self._event(event, state))
-            self._told.add(key)
-        shown = {(e["at"], e["reason"], e["message"], e["count"]) for e in state["events"]}
-        self._told &= shown
-
-    def _event(self, event: Manifest, state: Manifest) -> Manifest:
-        whole_seconds = event["at"].partition(".")[0] + "Z"
-        return {
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {"generateName": f"{self.name}.", "namespace": self.namespace},
-            "involvedObject": {
-                "apiVersion": SHARD_CLUSTERS.group_version, "kind": "ShardCluster",
-                "name": self.name, "namespace": self.namespace, "uid": self.uid,
-            },
-            "reason": event["reason"],
-            "message": event["message"][:1024],
-            "type": "Normal" if state["healthy"] else "Warning",
-            "firstTimestamp": whole_seconds,
-            "lastTimestamp": whole_seconds,
-            "count": 1,
-            "source": {"component": "shardcluster-operator"},
-        }  # fmt: skip
-
-    async def _label_roles(self, state: Manifest) -> None:
-        """Each pod says whether it is a master or a replica."""
-        roles = {
-            f"{self.name}-{node['name']}": node["role"]
-            for node in state["nodes"]
-            if node["role"] != "unknown"
-        }
-        for pod in self._world.pods.objects(self.namespace, self.name):
-            meta = pod["metadata"]
-            role = roles.get(meta["name"])
-            if role is not None and meta["labels"].get(ROLE_LABEL) != role:
-                patch = {"metadata": {"uid": meta["uid"], "labels": {ROLE_LABEL: role}}}
-                await self._world.kube.merge(PODS, self.namespace, meta["name"], patch)
+            await self._voice.refuse(self._resource["metadata"]["generation"], str(error), reason)

@@ -5,7 +5,15 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from shardcluster.actions import Decision, Failover, FailoverMode, Reason, ReplaceNode, Wait
+from shardcluster.actions import (
+    Decision,
+    Failover,
+    FailoverMode,
+    Reason,
+    Release,
+    ReplaceNode,
+    Wait,
+)
 from shardcluster.decide import decide
 from shardcluster.decide.rollout import rollout
 from shardcluster.picture import draw
@@ -75,3 +83,21 @@ def test_without_replicas_a_master_is_replaced_in_place_when_its_data_stays() ->
     refused = _asked(spec_of(1, 0), old)
     assert isinstance(refused.action, Wait)
     assert "replicasPerShard" in refused.sentence
+
+
+def test_what_could_not_be_started_is_made_anew_when_the_spec_changes() -> None:
+    """Whatever else is to be done, also before a store is formed: no process of it runs."""
+    no_image: dict[str, Any] = {"view": None, "pending": "ErrImagePull"}
+    stuck = _with(formed(2).observe(), shard_1_1={**no_image, **OLD})
+    assert decide(SPEC, stuck).action == ReplaceNode("shard-1-1")
+    waiting = decide(SPEC, _with(formed(2).observe(), shard_1_1=no_image))
+    assert isinstance(waiting.action, Wait)
+    assert "ErrImagePull" in waiting.sentence
+
+
+def test_a_node_that_can_not_be_started_and_is_not_wanted_stops_nothing() -> None:
+    """It is let go."""
+    no_place: dict[str, Any] = {"view": None, "ended": True, "pending": "no place"}
+    stuck = _with(formed(2).observe(), shard_1_1=no_place)
+    fewer = spec_of(2, 0, storage=STORAGE)
+    assert isinstance(decide(fewer, stuck).action, Release)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from shardcluster.resource_status import is_news, plan_of, state_of, status_of
+from shardcluster.resource_status import is_news, plan_of, refused_status, state_of, status_of
 from shardcluster.slots import SlotSet
 from shardcluster.spec import parse
 from shardcluster_runtime.state import (
@@ -50,11 +50,11 @@ def _conditions(status: dict[str, Any]) -> dict[str, tuple[str, str]]:
 
 
 def test_a_store_at_rest_is_available_and_nothing_else() -> None:
-    """All four conditions are always there."""
+    """All five conditions are always there."""
     status = _status(_state())
     assert _conditions(status) == {
         "Available": ("True", "AllSlotsServed"), "Progressing": ("False", "Idle"),
-        "Degraded": ("False", "Idle"), "Paused": ("False", "Idle"),
+        "Degraded": ("False", "Idle"), "Paused": ("False", "Idle"), "Accepted": ("True", "Valid"),
     }  # fmt: skip
     assert (status["observedGeneration"], status["readyShards"], status["formed"]) == (3, 2, True)
     assert status["selector"] == "shardcluster.io/cluster=demo"
@@ -79,7 +79,31 @@ def test_a_condition_keeps_its_time_until_it_turns() -> None:
     first = _status(_state())
     second = _status(_state(reason="Rebalancing", message="Moving."), first, LATER)
     times = {found["type"]: found["lastTransitionTime"] for found in second["conditions"]}
-    assert times == {"Available": NOW, "Progressing": LATER, "Degraded": NOW, "Paused": NOW}
+    assert times == {
+        "Available": NOW, "Progressing": LATER, "Degraded": NOW, "Paused": NOW, "Accepted": NOW,
+    }  # fmt: skip
+
+
+def test_a_spec_that_is_not_taken_is_told_beside_the_state() -> None:
+    """The store lives on in the form it had, and its other conditions say so."""
+    status = status_of(
+        _state(), generation=4, previous=_status(_state()), now=LATER, extra={}, refusal="No: 7."
+    )
+    assert _conditions(status)["Accepted"] == ("False", "NotTaken")
+    assert _conditions(status)["Available"] == ("True", "AllSlotsServed")
+    assert (status["message"], status["observedGeneration"]) == ("No: 7.", 4)
+
+
+def test_a_resource_that_nothing_runs_for_says_why() -> None:
+    """A new one has no more than that; what was known of an older one stays."""
+    refused = {"generation": 4, "now": LATER, "reason": "InvalidSpec", "message": "No: 7."}
+    new = refused_status({}, **refused)
+    assert (new["phase"], new["reason"], new["message"]) == ("Waiting", "InvalidSpec", "No: 7.")
+    assert _conditions(new) == {"Accepted": ("False", "InvalidSpec")}
+    older = refused_status(_status(_state()), **refused)
+    assert _conditions(older)["Available"] == ("True", "AllSlotsServed")
+    assert _conditions(older)["Accepted"] == ("False", "InvalidSpec")
+    assert len(older["conditions"]) == len(_conditions(older))
 
 
 def test_progress_is_a_word_for_the_printer_column() -> None:

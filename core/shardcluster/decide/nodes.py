@@ -9,7 +9,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shardcluster.actions import Decision, Reason, Replicate, RestartNode, ScaleShard, Wait
+from shardcluster.actions import (
+    Decision,
+    Reason,
+    ReplaceNode,
+    Replicate,
+    RestartNode,
+    ScaleShard,
+    Wait,
+)
 from shardcluster.decide.timing import SOON_S
 from shardcluster.observed import Role
 
@@ -28,6 +36,14 @@ def ended_nodes(picture: Picture) -> Decision | None:
     """
     if not picture.observed.can_restart:
         return None
+    if stuck := next((n for n in picture.observed.nodes if n.pending and n.outdated), None):
+        return Decision(
+            ReplaceNode(stuck.name),
+            Reason.UPDATING,
+            f"{stuck.name} could not be started ({stuck.pending}) and is made anew in the present"
+            " form.",
+            healthy=False,
+        )
     hold: Decision | None = None
     for shard in picture.shards:
         silent = [
@@ -36,8 +52,8 @@ def ended_nodes(picture: Picture) -> Decision | None:
             if node.view is None and not node.ended and not node.pending
         ]
         for node in shard.nodes:
-            if not node.ended or node is shard.owner:
-                continue
+            if not node.ended or node.pending or node is shard.owner:
+                continue  # where the platform can't start it, asking again is no help
             if picture.spec.memory_only and silent and not picture.answering:
                 # Nobody can tell who the master is; if it's this one, it would come back empty
                 # and the others would copy the emptiness.
@@ -88,13 +104,13 @@ def missing_nodes(picture: Picture) -> Decision | None:
             )
         else:
             assert shard is not None  # it has all its nodes
-            hold = hold or _pending(shard)
+            hold = hold or _pending(picture, shard)
     return hold
 
 
-def _pending(shard: ShardPicture) -> Decision | None:
+def _pending(picture: Picture, shard: ShardPicture) -> Decision | None:
     for node in shard.nodes:
-        if node.pending:
+        if node.pending and not picture.leaving(node):
             return Decision(
                 Wait(SOON_S), Reason.NODE_PENDING, f"{node.name}: {node.pending}", healthy=False
             )

@@ -78,7 +78,7 @@ def metadata(spec: Spec, place: Place, name: str, component: str) -> Manifest:
     return {
         "name": name,
         "namespace": place.namespace,
-        "labels": labels(spec, component),
+        "labels": {**labels(spec, component), CLUSTER_LABEL: spec.name},
         "ownerReferences": [
             {
                 "apiVersion": API_VERSION,

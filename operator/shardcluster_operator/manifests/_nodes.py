@@ -55,7 +55,7 @@ def stateful_set(spec: Spec, place: Place, shard: str, nodes: int) -> Manifest:
     """The shard with so many nodes."""
     shard_labels = {SHARD_LABEL: shard}
     about = metadata(spec, place, stateful_set_name(spec, shard), NODE)
-    about["labels"] |= {CLUSTER_LABEL: spec.name, **shard_labels}
+    about["labels"] |= shard_labels
     pod_labels = {**labels(spec, NODE), CLUSTER_LABEL: spec.name, **shard_labels}
     return {
         "apiVersion": "apps/v1",

@@ -1,0 +1,121 @@
+"""What people see of one ShardCluster: its status, its Events, the roles on its pods.
+
+Law: said once.  A status is written when something in it is news, figures alone now and then; an
+entry of the loop's log becomes one Event.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from shardcluster.resource_status import is_news, refused_status, status_of
+from shardcluster_operator.platform import PODS
+from shardcluster_runtime.kube import Kind
+from shardcluster_runtime.state import timestamp
+
+if TYPE_CHECKING:
+    from shardcluster.resource_status import Document
+    from shardcluster_operator.informer import Informer
+    from shardcluster_runtime.kube import Kube, Manifest
+
+__all__ = ["SHARD_CLUSTERS", "Voice"]
+
+SHARD_CLUSTERS = Kind("shardcluster.io/v1alpha1", "shardclusters")
+EVENTS = Kind("v1", "events")
+ROLE_LABEL = "shardcluster.io/role"
+FIGURES_EVERY_S = 30.0  # keys and memory alone
+MESSAGE_CHARS_MAX = 1024  # of an Event
+
+
+class Voice:
+    """Of one ShardCluster; its methods raise ApiError."""
+
+    def __init__(self, kube: Kube, pods: Informer, resource: Manifest) -> None:
+        """`resource` as it was found: its status may be our own of an earlier life."""
+        meta = resource["metadata"]
+        self._kube = kube
+        self._pods = pods
+        self._namespace: str = meta["namespace"]
+        self._name: str = meta["name"]
+        self._uid: str = meta["uid"]
+        self._status: Manifest = dict(resource.get("status") or {})
+        self._status_at_s = 0.0
+        self._told: set[tuple[str, str, str, int]] = set()
+
+    async def say(self, state: Document, *, generation: int, refusal: str, extra: Document) -> None:
+        """Write what is new.
+
+        `generation` is the one last looked at; `refusal` says why its spec was not taken, if so.
+        """
+        now_s = time.time()
+        status = status_of(
+            state, generation=generation, previous=self._status, now=timestamp(now_s),
+            refusal=refusal, extra=extra,
+        )  # fmt: skip
+        stale = now_s - self._status_at_s > FIGURES_EVERY_S and status != self._status
+        if is_news(status, self._status) or stale:
+            await self._write(status)
+            self._status_at_s = now_s
+        await self._tell_events(state)
+        await self._label_roles(state)
+
+    async def refuse(self, generation: int, why: str, reason: str) -> None:
+        """Nothing runs for this resource, and why."""
+        status = refused_status(
+            self._status, generation=generation, now=timestamp(time.time()),
+            reason=reason, message=why,
+        )  # fmt: skip
+        if status != self._status:
+            await self._write(status)
+
+    async def _write(self, status: Manifest) -> None:
+        gone = {name: None for name in self._status if name not in status}
+        await self._kube.merge(
+            SHARD_CLUSTERS, self._namespace, self._name, {"status": {**status, **gone}},
+            subresource="status",
+        )  # fmt: skip
+        self._status = status
+
+    async def _tell_events(self, state: Document) -> None:
+        for event in state["events"]:
+            key = (event["at"], event["reason"], event["message"], event["count"])
+            if key in self._told:
+                continue
+            if event["reason"] != "Idle" or self._told:
+                await self._kube.create(EVENTS, self._event(event, state))
+            self._told.add(key)
+        shown = {(e["at"], e["reason"], e["message"], e["count"]) for e in state["events"]}
+        self._told &= shown
+
+    def _event(self, event: Manifest, state: Document) -> Manifest:
+        whole_seconds = event["at"].partition(".")[0] + "Z"
+        return {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"generateName": f"{self._name}.", "namespace": self._namespace},
+            "involvedObject": {
+                "apiVersion": SHARD_CLUSTERS.group_version, "kind": "ShardCluster",
+                "name": self._name, "namespace": self._namespace, "uid": self._uid,
+            },
+            "reason": event["reason"],
+            "message": event["message"][:MESSAGE_CHARS_MAX],
+            "type": "Normal" if state["healthy"] else "Warning",
+            "firstTimestamp": whole_seconds,
+            "lastTimestamp": whole_seconds,
+            "count": 1,
+            "source": {"component": "shardcluster-operator"},
+        }  # fmt: skip
+
+    async def _label_roles(self, state: Document) -> None:
+        roles = {
+            f"{self._name}-{node['name']}": node["role"]
+            for node in state["nodes"]
+            if node["role"] != "unknown"
+        }
+        for pod in self._pods.objects(self._namespace, self._name):
+            meta = pod["metadata"]
+            role = roles.get(meta["name"])
+            if role is not None and meta["labels"].get(ROLE_LABEL) != role:
+                patch = {"metadata": {"uid": meta["uid"], "labels": {ROLE_LABEL: role}}}
+                await self._kube.merge(PODS, self._namespace, meta["name"], patch)
