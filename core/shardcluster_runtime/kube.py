@@ -121,10 +121,12 @@ class Kube:
 
         `selector` is one of labels, `fields` one of fields.
         """
-        return await self._call(
+        found = await self._call(
             "GET", kind.path(namespace), {"labelSelector": selector, "fieldSelector": fields},
             accept=JSON if whole else METADATA_LIST,
         )  # fmt: skip
+        found["items"] = found["items"] or []  # of metadata alone an empty list comes as null
+        return found
 
     async def apply(self, kind: Kind, manifest: Manifest, *, subresource: str = "") -> Manifest:
         """Server-side apply: the fields named are ours, the others stay."""

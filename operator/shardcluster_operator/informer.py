@@ -86,12 +86,12 @@ class Informer:
                     version = await self._list()
                 retry_s = RETRY_MIN_S
                 version = await self._watch(version)
-            except ApiError as error:
-                if error.status == GONE:
-                    version = ""
-                    continue
-                _log.warning("watching %s: %s", self._kind.plural, error)
+            except Exception as error:  # noqa: BLE001 - a bug must not leave us blind
                 version = ""
+                if isinstance(error, ApiError) and error.status == GONE:
+                    continue
+                about = None if isinstance(error, ApiError) else error
+                _log.warning("watching %s: %s", self._kind.plural, error, exc_info=about)
                 await asyncio.sleep(retry_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
                 retry_s = min(RETRY_MAX_S, retry_s * 2)
 

@@ -180,9 +180,13 @@ class Session:
                     group.create_task(self._keep_objects())
                     group.create_task(self._keep_status())
                     group.create_task(self._keep_password())
-            except* (ApiError, SpecError) as errors:
+            except* Exception as errors:  # noqa: BLE001 - a bug must not end the care for a store
                 for error in errors.exceptions:
-                    _log.warning("%s/%s: %s", self.namespace, self.name, error)
+                    expected = isinstance(error, ApiError | SpecError)
+                    _log.warning(
+                        "%s/%s: %s", self.namespace, self.name, error,
+                        exc_info=None if expected else error,
+                    )  # fmt: skip
                     await self._refuse(error)
             finally:
                 if self._platform is not None:
@@ -322,5 +326,7 @@ class Session:
     async def _refuse(self, error: Exception) -> None:
         """Nothing can run for this resource; people are told why."""
         reason = "InvalidSpec" if isinstance(error, SpecError) else "Unable"
+        if not isinstance(error, ApiError | SpecError):
+            reason = "InternalError"
         with contextlib.suppress(ApiError):
             await self._voice.refuse(self._resource["metadata"]["generation"], str(error), reason)
