@@ -6,6 +6,7 @@ because a command line is visible to every user of the machine.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from shardcluster.observed import Address
 from shardcluster_runtime.wire import Credentials
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 __all__ = ["Settings", "SettingsError", "parse_seeds"]
 
@@ -76,15 +77,33 @@ def _namespace_and_name(text: str) -> tuple[str, str]:
     return namespace, name
 
 
-def _password(environment: Mapping[str, str]) -> str | None:
+def _password(environment: Mapping[str, str]) -> str | Callable[[], str] | None:
     path = environment.get("SHARDCLUSTER_PASSWORD_FILE")
     if not path:
         return environment.get("SHARDCLUSTER_PASSWORD") or None
+    source = _PasswordFile(Path(path))
     try:
-        return Path(path).read_text(encoding="utf-8").strip()
+        source.read()
     except OSError as error:
         message = f"SHARDCLUSTER_PASSWORD_FILE can't be read: {error}"
         raise SettingsError(message) from error
+    return source
+
+
+class _PasswordFile:
+    """Read at every login: Kubernetes changes the file when its Secret changes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._last = ""
+
+    def __call__(self) -> str:
+        with contextlib.suppress(OSError):  # then the last one is the best guess
+            self.read()
+        return self._last
+
+    def read(self) -> None:
+        self._last = self._path.read_text(encoding="utf-8").strip()
 
 
 def parse_seeds(text: str) -> tuple[Address, ...]:

@@ -51,18 +51,26 @@ class Overloaded(Exception):
 class Credentials:
     """How to log in to nodes; kept out of every repr, log and status."""
 
-    __slots__ = ("password", "tls", "username")
+    __slots__ = ("password_of", "tls", "username")
 
     def __init__(
         self,
-        password: str | None = None,
+        password: str | Callable[[], str] | None = None,
         username: str | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """No password means no AUTH is sent; `tls` None means plain TCP."""
-        self.password = password
+        """No password means no AUTH is sent; `tls` None means plain TCP.
+
+        A function is asked at every login, for a password that can change.
+        """
+        self.password_of = password
         self.username = username
         self.tls = tls
+
+    @property
+    def password(self) -> str | None:
+        """As it is now."""
+        return self.password_of() if callable(self.password_of) else self.password_of
 
     def __repr__(self) -> str:
         """Nothing of the secret."""
@@ -107,9 +115,9 @@ class NodeConnection(asyncio.Protocol):
                 lambda: cls(address, on_closed), address.host, address.port, ssl=credentials.tls
             )
             try:
-                if credentials.password is not None:
+                if (password := credentials.password) is not None:
                     user = (credentials.username,) if credentials.username else ()
-                    await connection.call("AUTH", *user, credentials.password)
+                    await connection.call("AUTH", *user, password)
             except BaseException:
                 connection.close()
                 raise

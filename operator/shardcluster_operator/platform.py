@@ -93,7 +93,7 @@ class KubernetesPlatform:
 
     def log_in_with(self, password: str) -> None:
         """What the Secret says."""
-        self._credentials = Credentials(password)
+        self._credentials.password_of = password  # whoever holds them logs in with the new one
 
     async def start(self, wake: Callable[[], None]) -> None:
         """Wait for the first lists; the informers wake the loop through the session."""
