@@ -19,7 +19,7 @@ from shardcluster_runtime.platforms.protocol import PlatformUnable
 from shardcluster_runtime.wire import ConnectionLost, NodeConnection, NodeReplyError, Overloaded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from shardcluster.observed import ObservedNode
     from shardcluster.picture import Picture
@@ -32,6 +32,7 @@ COMMAND_TIMEOUT_S = 2.0
 SLICE_S = 2.0  # of moving slots, between two looks at the whole
 VOTE_WAIT_S = 0.4  # FORCE: measured 10-14 ms; past this the vote was refused or lost
 HANDOVER_WAIT_S = 2.0  # graceful: the replica has to catch up first
+URGENT_WAIT_S = 0.5  # a verb of the platform goes on so long after a node's connection has ended
 ROLE_POLL_S = 0.003
 RANGES_PER_COMMAND_MAX = 500
 
@@ -83,11 +84,11 @@ class Executor:
             case actions.Wait():
                 pass
             case actions.ScaleShard(shard, nodes):
-                await self._platform.scale_shard(shard, nodes)
+                await self._unless_more_urgent(self._platform.scale_shard(shard, nodes))
             case actions.RestartNode(node, fresh):
-                await self._platform.restart(node, fresh=fresh)
+                await self._unless_more_urgent(self._platform.restart(node, fresh=fresh))
             case actions.ReplaceNode(node):
-                await self._platform.replace(node)
+                await self._unless_more_urgent(self._platform.replace(node))
             case actions.Fence(node):
                 await self._platform.fence(node)
             case actions.MarkFormed():
@@ -189,7 +190,25 @@ class Executor:
         for node in present:
             await self._call(node.name, "CLUSTER", "RESET", "HARD")
         await self._forget(picture, action.node_ids, leaving=action.nodes)
-        await self._platform.scale_shard(action.shard, action.keep)
+        await self._unless_more_urgent(self._platform.scale_shard(action.shard, action.keep))
+
+    async def _unless_more_urgent(self, verb: Coroutine[Any, Any, None]) -> None:
+        """Let the platform do it; a death meanwhile must not wait for a platform that hangs."""
+        doing = asyncio.ensure_future(verb)
+        interrupted = asyncio.ensure_future(self._stop_moving.wait())
+        try:
+            await asyncio.wait({doing, interrupted}, return_when=asyncio.FIRST_COMPLETED)
+            if not doing.done():  # often it is the node that we end just now
+                await asyncio.wait({doing}, timeout=URGENT_WAIT_S)
+        finally:
+            interrupted.cancel()
+            if not doing.done():
+                doing.cancel()
+        if doing.done():
+            doing.result()
+        else:
+            message = "The platform did not answer yet when a node's connection ended."
+            raise ActionFailed(message)
 
     async def _failover(self, action: actions.Failover) -> None:
         mode = (action.mode.value,) if action.mode.value else ()

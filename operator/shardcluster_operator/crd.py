@@ -138,6 +138,8 @@ def _spec() -> Schema:
             "!has(self.gateway) || self.gateway.durability != 'disk' || has(self.storage)",
             "gateway.durability disk needs storage.",
         ),
+        # A field that is read and not obeyed would be worse than none.
+        _rule("!has(self.tls)", "TLS is not to be had on Kubernetes yet: leave tls out."),
         _rule(
             "has(self.storage) == has(oldSelf.storage)",
             "storage can't be added or removed later: make a new ShardCluster and copy the data.",
