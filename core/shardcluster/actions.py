@@ -51,6 +51,7 @@ class Reason(enum.Enum):
     CONFIGURING = "Configuring"
     SHRINKING = "Shrinking"
     UPDATING = "Updating"  # nodes of an older form are replaced
+    SPREADING = "Spreading"  # masters over machines
 
 
 @dataclass(frozen=True, slots=True)

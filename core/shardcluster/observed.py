@@ -110,6 +110,7 @@ class ObservedNode:
     pending: str = ""  # why the platform could not start it yet; a sentence
     ending: bool = False  # its end was asked for and it still runs
     outdated: bool = False  # it runs in another form (image, …) than the platform would start now
+    machine: str | None = None  # where it runs, when the platform knows of machines
     trouble: str = ""  # what went wrong when it was asked, for people
 
 

@@ -18,6 +18,7 @@ from urllib.parse import urlencode
 
 import aiohttp
 from kubernetes.aio import client, config
+from prometheus_client import Counter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -34,6 +35,8 @@ METADATA = f"{JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 METADATA_LIST = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 Manifest = dict[str, Any]
+
+_REQUESTS = Counter("shardcluster_kube_requests", "Requests to the Kubernetes API.", ["method"])
 
 
 class ApiError(Exception):
@@ -234,6 +237,7 @@ class Kube:
         way: tuple[aiohttp.ClientTimeout, str],
     ) -> aiohttp.ClientResponse:
         limit, accept = way
+        _REQUESTS.labels(method).inc()
         headers = {"Accept": accept, "User-Agent": FIELD_MANAGER}
         if body is not None:
             headers["Content-Type"] = body[1]

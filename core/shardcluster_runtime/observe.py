@@ -197,7 +197,7 @@ class Observer:
             return ObservedNode(
                 place.name, place.shard, place.ordinal, place.address,
                 ended=place.ended, pending=place.pending, outdated=place.outdated,
-                ending=place.ending, known_id=place.known_id,
+                ending=place.ending, machine=place.machine, known_id=place.known_id,
             )  # fmt: skip
         view = None
         if watch.probe is not None and watch.probe.done() and not watch.probe.cancelled():
@@ -220,6 +220,7 @@ class Observer:
             pending=place.pending,
             ending=place.ending,
             outdated=place.outdated,
+            machine=place.machine,
             trouble=watch.trouble if view is None else "",
         )
 

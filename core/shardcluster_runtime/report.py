@@ -40,6 +40,7 @@ _PHASES = {
     Reason.REBALANCE_WANTED: Phase.READY,
     Reason.SHRINKING: Phase.REBALANCING,
     Reason.UPDATING: Phase.UPDATING,
+    Reason.SPREADING: Phase.READY,
 }
 
 

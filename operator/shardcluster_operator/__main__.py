@@ -13,7 +13,9 @@ from dataclasses import dataclass
 
 import click
 import kopf
+import prometheus_client
 from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from shardcluster_operator.elector import Elector
 from shardcluster_operator.handlers import Operator, Settings, registry_for
@@ -119,13 +121,18 @@ async def _until_leader(elector: Elector) -> bool:
 
 
 async def _health(port: int) -> web.AppRunner:
-    """GET /healthz for the kubelet: standing by is healthy, too."""
+    """GET /healthz for the kubelet (standing by is healthy, too), GET /metrics for Prometheus."""
 
     async def healthy(_request: web.Request) -> web.Response:
         return web.json_response({"healthy": True})
 
+    async def metrics(_request: web.Request) -> web.Response:
+        found = prometheus_client.generate_latest()
+        return web.Response(body=found, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
     app = web.Application()
     app.router.add_get("/healthz", healthy)
+    app.router.add_get("/metrics", metrics)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "0.0.0.0", port).start()  # noqa: S104 - in a pod, for the kubelet

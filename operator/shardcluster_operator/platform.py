@@ -348,6 +348,7 @@ def _place(name: str, pod: Manifest, present: set[str | None]) -> PlatformNode:
         ended=_ended(pod),
         pending=_pending(pod),
         ending=DELETION in pod["metadata"],
+        machine=pod["spec"].get("nodeName"),
         outdated=None not in present and started_as not in present,
     )
 

@@ -96,7 +96,12 @@ def test_a_spec_that_is_not_taken_is_told_beside_the_state() -> None:
 
 def test_a_resource_that_nothing_runs_for_says_why() -> None:
     """A new one has no more than that; what was known of an older one stays."""
-    refused: dict[str, Any] = {"generation": 4, "now": LATER, "reason": "InvalidSpec", "message": "No: 7."}
+    refused: dict[str, Any] = {
+        "generation": 4,
+        "now": LATER,
+        "reason": "InvalidSpec",
+        "message": "No: 7.",
+    }
     new = refused_status({}, **refused)
     assert (new["phase"], new["reason"], new["message"]) == ("Waiting", "InvalidSpec", "No: 7.")
     assert _conditions(new) == {"Accepted": ("False", "InvalidSpec")}

@@ -7,7 +7,7 @@ gossip decides, views that disagree) gives a hold: concerns that mend go on unde
 concerns that change the shape of the store don't.
 
 Order (docs/architecture.md): lost masters, broken views, missing nodes, formation, replicas,
-settings, open slots and planned moves, shrinking, updates, idle.
+settings, open slots and planned moves, shrinking, updates, masters over machines, idle.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from shardcluster.decide import (
     rollout,
     settings,
     shrink,
+    spread,
     views,
 )
 from shardcluster.decide.timing import IDLE_S, SOON_S
@@ -57,6 +58,7 @@ _SHAPING: tuple[Concern, ...] = (
     moves.planned_moves,
     shrink.shrink,
     rollout.rollout,
+    spread.spread,
 )
 
 

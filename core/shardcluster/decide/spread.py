@@ -1,0 +1,53 @@
+"""Masters spread over the machines, so that one machine's end is felt by as few shards as possible.
+
+Law: a luxury: only in a store that is whole, one graceful hand-over at a time, and only where it
+makes the most loaded machine less loaded, so that it comes to an end and never goes back and forth.
+Platforms that know of no machines have none of this.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from shardcluster.actions import Decision, Failover, FailoverMode, Reason
+
+if TYPE_CHECKING:
+    from shardcluster.picture import Picture
+
+__all__ = ["spread"]
+
+WORTH_IT = 2  # more masters on one machine than on the other; of 1 nothing would be won
+
+
+def spread(picture: Picture) -> Decision | None:
+    """The hand-over that wins most, if one wins anything."""
+    nodes = picture.observed.nodes
+    if any(
+        node.view is None or not node.view.link_up or node.ending or node.machine is None
+        for node in nodes
+    ):
+        return None
+    machine = {node.name: str(node.machine) for node in nodes}
+    pairs = [
+        (shard.master.name, heir.name)
+        for shard in picture.shards
+        if shard.master is not None
+        for heir in shard.replicas
+    ]
+    masters = Counter(dict.fromkeys(machine.values(), 0))
+    masters.update(machine[name] for name in {master for master, _ in pairs})
+
+    def wins(pair: tuple[str, str]) -> int:
+        return masters[machine[pair[0]]] - masters[machine[pair[1]]]
+
+    best = max(pairs, key=wins, default=None)
+    if best is None or wins(best) < WORTH_IT:
+        return None
+    master, heir = best
+    busy = machine[master]
+    return Decision(
+        Failover(heir, FailoverMode.GRACEFUL),
+        Reason.SPREADING,
+        f"{masters[busy]} masters run on {busy}: {heir} takes over from {master}.",
+    )

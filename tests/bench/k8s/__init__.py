@@ -1,0 +1,1 @@
+"""Benchmarks on a real Kubernetes; `python -m tests.bench.k8s`."""
