@@ -187,6 +187,7 @@ class Observer:
                 credentials=self._platform.credentials,
                 on_closed=lambda _connection: self._wake(),
             )
+            watch.connection.watch_closely()
         replies = await _read(watch.connection, self.settings)
         watch.digest = _digest(replies[1])
         return _view(replies)

@@ -8,6 +8,7 @@ write, which the gateway's and the migrator's hot paths live on.  hiredis packs 
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,6 +23,17 @@ if TYPE_CHECKING:
 __all__ = ["ConnectionLost", "Credentials", "NodeConnection", "NodeReplyError", "Overloaded"]
 
 PENDING_MAX = 65_536  # replies awaited on one connection; more means the node is not keeping up
+
+_KEEP_ALIVE = {
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE): 1,
+    # Seconds without traffic until the kernel asks, between two questions; milliseconds until it
+    # gives up.  Only Linux knows them all by these names.
+    **{
+        (socket.IPPROTO_TCP, getattr(socket, name)): value
+        for name, value in (("TCP_KEEPIDLE", 1), ("TCP_KEEPINTVL", 1), ("TCP_USER_TIMEOUT", 1500))
+        if hasattr(socket, name)
+    },
+}
 
 Argument = bytes | str | int | float
 
@@ -122,6 +134,16 @@ class NodeConnection(asyncio.Protocol):
                 connection.close()
                 raise
         return connection
+
+    def watch_closely(self) -> None:
+        """Let the kernel ask the other machine all the time: `on_closed` in about 2 s if it's gone.
+
+        It answers for its processes even if these hang, so this is about machines and networks.
+        """
+        if self._transport is None:
+            return
+        for option, value in _KEEP_ALIVE.items():
+            self._transport.get_extra_info("socket").setsockopt(*option, value)
 
     @property
     def waiting(self) -> int:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["best_replica", "lost_masters", "proofs_of_death"]
 
+_FAILED = frozenset({"fail", "fail?"})
 PROOFS_NEEDED = 2  # one alone is not enough: a rejecting firewall rule also refuses
 
 
@@ -249,16 +250,20 @@ def _unknown(picture: Picture, shard: ShardPicture, owner: ObservedNode) -> Deci
 
 
 def _majority_sees_failed(picture: Picture, owner_id: str) -> bool:
-    """Whether answering masters that are a majority of all slot owners flag it `fail`."""
+    """Whether answering masters that are a majority of all slot owners say that it failed.
+
+    Each one's suspicion (`fail?`, no answer for the node timeout) counts: a majority of them is
+    what the engine's own `fail` is made of, only that we hear it without waiting for gossip.
+    """
     seen = 0
     for node in picture.answering:
         view = node.view
         assert view is not None
         if view.role is Role.MASTER and view.node_id in picture.owned:
-            seen += any(peer.node_id == owner_id and "fail" in peer.flags for peer in view.peers)
+            seen += any(peer.node_id == owner_id and peer.flags & _FAILED for peer in view.peers)
     return seen * 2 > len(picture.owned)
 
 
 def _all_suspect(picture: Picture, owner_id: str) -> bool:
     lines = picture.peer_lines(owner_id)
-    return bool(lines) and all(line.flags & {"fail", "fail?"} for line in lines)
+    return bool(lines) and all(line.flags & _FAILED for line in lines)
