@@ -39,6 +39,22 @@ class ShardPicture:
             node for node in self.nodes if node.view is not None and node.view.role is Role.REPLICA
         )
 
+    @property
+    def heirs(self) -> tuple[ObservedNode, ...]:
+        """Replicas to which the answering master could hand over now.
+
+        In step, and the master has heard that they follow it; else it would take no notice of a
+        hand-over that they ask for.
+        """
+        assert self.master is not None  # callers ask of shards that have one
+        master = _view(self.master)
+        followers = {peer.node_id for peer in master.peers if peer.master_id == master.node_id}
+        return tuple(
+            node
+            for node in self.replicas
+            if _view(node).link_up and not _view(node).syncing and _view(node).node_id in followers
+        )
+
 
 @dataclass(frozen=True)  # without slots: what is asked for again and again is kept
 class Picture:

@@ -85,6 +85,18 @@ def test_without_replicas_a_master_is_replaced_in_place_when_its_data_stays() ->
     assert "replicasPerShard" in refused.sentence
 
 
+def test_a_hand_over_waits_until_the_master_has_heard_of_its_replica() -> None:
+    """Before that it would take no notice of it."""
+    seen = formed(2).observe()
+    (view,) = (node.view for node in seen.nodes if node.name == "shard-1-0")
+    assert view is not None
+    unheard = [dataclasses.replace(peer, master_id=None) for peer in view.peers]
+    deaf = {**OLD, "view": dataclasses.replace(view, peers=tuple(unheard))}
+    decision = _asked(SPEC, _with(seen, shard_1_0=deaf))
+    assert isinstance(decision.action, Wait)
+    assert "hand over" in decision.sentence
+
+
 def test_what_could_not_be_started_is_made_anew_when_the_spec_changes() -> None:
     """Whatever else is to be done, also before a store is formed: no process of it runs."""
     no_image: dict[str, Any] = {"view": None, "pending": "ErrImagePull"}

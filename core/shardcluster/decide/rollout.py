@@ -54,7 +54,13 @@ def _in_shard(picture: Picture, shard: ShardPicture, left: int) -> Decision:
         if replica.outdated:
             return _replace(replica, left)
     master = next(node for node in shard.nodes if node.outdated)
-    heir = max(shard.replicas, key=_offset, default=None)
+    heir = max(shard.heirs, key=_offset, default=None)
+    if shard.replicas and heir is None:
+        return Decision(
+            Wait(SOON_S),
+            Reason.UPDATING,
+            f"{master.name} is to be updated; waiting for a replica that it can hand over to.",
+        )
     if heir is not None:
         return Decision(
             Failover(heir.name, FailoverMode.GRACEFUL),

@@ -81,14 +81,7 @@ def _release_surplus(
                 healthy=False,
             )
     if shard.master in surplus:
-        heirs = [
-            node
-            for node in shard.replicas
-            if node not in surplus
-            and node.view is not None
-            and node.view.link_up
-            and not node.view.syncing
-        ]
+        heirs = [node for node in shard.heirs if node not in surplus]
         if not heirs:
             return Decision(
                 Wait(SOON_S),

@@ -33,10 +33,10 @@ def spread(picture: Picture) -> Decision | None:
         (shard.master.name, heir.name)
         for shard in picture.shards
         if shard.master is not None
-        for heir in shard.replicas
+        for heir in shard.heirs
     ]
     masters = Counter(dict.fromkeys(machine.values(), 0))
-    masters.update(machine[name] for name in {master for master, _ in pairs})
+    masters.update(machine[shard.master.name] for shard in picture.shards if shard.master)
 
     def wins(pair: tuple[str, str]) -> int:
         return masters[machine[pair[0]]] - masters[machine[pair[1]]]

@@ -109,7 +109,7 @@ def _power(made: Store) -> dict[str, Any]:
     rig = shlex.split(os.environ.get(RIG, ""))
     measure, limit = "a machine with a master loses power", f"≤ {POWER_LIMIT_S} s"
     if not rig:
-        detail = f"{RIG} names no command that takes `kill NODE` and `start NODE`"
+        detail = f"{RIG} names no command that takes `partition`, `kill`, `heal`, `start` NODE"
         return {"measure": measure, "value": "—", "limit": limit, "ok": False, "detail": detail}
     status = made.calm()
     gateways = {pod["spec"]["nodeName"] for pod in made.pods("gateway")}
@@ -125,10 +125,14 @@ def _power(made: Store) -> dict[str, Any]:
     )
     with load(made) as traffic:
         traffic.reset()
-        subprocess.run([*rig, "kill", machine], check=True, stdout=subprocess.DEVNULL)
+        # Cut off first: processes that are killed still say goodbye, a machine without power
+        # doesn't.
+        _ask(rig, "partition", machine)
+        _ask(rig, "kill", machine)
         time.sleep(AWAY_S)
         gap_s = traffic.worst_gap_s
-        subprocess.run([*rig, "start", machine], check=True, stdout=subprocess.DEVNULL)
+        _ask(rig, "heal", machine)
+        _ask(rig, "start", machine)
         made.calm()
     return {
         "measure": measure,
@@ -137,6 +141,10 @@ def _power(made: Store) -> dict[str, Any]:
         "ok": gap_s <= POWER_LIMIT_S,
         "detail": f"{held.count(machine)} masters on it; nodeTimeoutMs 2000",
     }
+
+
+def _ask(rig: list[str], *words: str) -> None:
+    subprocess.run([*rig, *words], check=True, stdout=subprocess.DEVNULL)
 
 
 def _operator_machines() -> set[str]:
