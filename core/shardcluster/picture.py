@@ -39,22 +39,6 @@ class ShardPicture:
             node for node in self.nodes if node.view is not None and node.view.role is Role.REPLICA
         )
 
-    @property
-    def heirs(self) -> tuple[ObservedNode, ...]:
-        """Replicas to which the answering master could hand over now.
-
-        In step, and the master has heard that they follow it; else it would take no notice of a
-        hand-over that they ask for.
-        """
-        assert self.master is not None  # callers ask of shards that have one
-        master = _view(self.master)
-        followers = {peer.node_id for peer in master.peers if peer.master_id == master.node_id}
-        return tuple(
-            node
-            for node in self.replicas
-            if _view(node).link_up and not _view(node).syncing and _view(node).node_id in followers
-        )
-
 
 @dataclass(frozen=True)  # without slots: what is asked for again and again is kept
 class Picture:
@@ -109,6 +93,22 @@ class Picture:
             if self.ids[node.name] != node_id
             for peer in _view(node).peers
             if peer.node_id == node_id
+        )
+
+    def heirs(self, shard: ShardPicture) -> tuple[ObservedNode, ...]:
+        """Replicas to which the shard's answering master could hand over now.
+
+        In step, and all others have heard whom they follow: a master that has not takes no notice
+        of a hand-over that they ask for, and masters that have not give them no vote.
+        """
+        assert shard.master is not None  # callers ask of shards that have one
+        master_id = _view(shard.master).node_id
+        return tuple(
+            node
+            for node in shard.replicas
+            if _view(node).link_up
+            and not _view(node).syncing
+            and all(line.master_id == master_id for line in self.peer_lines(_view(node).node_id))
         )
 
     def votes_possible(self) -> bool:

@@ -54,7 +54,7 @@ def _in_shard(picture: Picture, shard: ShardPicture, left: int) -> Decision:
         if replica.outdated:
             return _replace(replica, left)
     master = next(node for node in shard.nodes if node.outdated)
-    heir = max(shard.heirs, key=_offset, default=None)
+    heir = max(picture.heirs(shard), key=_offset, default=None)
     if shard.replicas and heir is None:
         return Decision(
             Wait(SOON_S),

@@ -81,7 +81,7 @@ def _release_surplus(
                 healthy=False,
             )
     if shard.master in surplus:
-        heirs = [node for node in shard.heirs if node not in surplus]
+        heirs = [node for node in picture.heirs(shard) if node not in surplus]
         if not heirs:
             return Decision(
                 Wait(SOON_S),

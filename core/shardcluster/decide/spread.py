@@ -33,7 +33,7 @@ def spread(picture: Picture) -> Decision | None:
         (shard.master.name, heir.name)
         for shard in picture.shards
         if shard.master is not None
-        for heir in shard.heirs
+        for heir in picture.heirs(shard)
     ]
     masters = Counter(dict.fromkeys(machine.values(), 0))
     masters.update(machine[shard.master.name] for shard in picture.shards if shard.master)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import statistics
@@ -20,6 +21,7 @@ DELETE_LIMIT_S = 0.3
 POWER_LIMIT_S = 3.5
 ALL_LIMIT_S = 20.0
 AWAY_S = 8.0  # how long a machine is left without power before the count ends
+LEASE_S = 15.0  # after which another operator is active, and some
 RIG = "SHARDCLUSTER_E2E_RIG"
 
 
@@ -111,18 +113,10 @@ def _power(made: Store) -> dict[str, Any]:
     if not rig:
         detail = f"{RIG} names no command that takes `partition`, `kill`, `heal`, `start` NODE"
         return {"measure": measure, "value": "—", "limit": limit, "ok": False, "detail": detail}
-    status = made.calm()
-    gateways = {pod["spec"]["nodeName"] for pod in made.pods("gateway")}
-    machines = {
-        pod["metadata"]["name"].removeprefix("power-"): pod["spec"]["nodeName"]
-        for pod in made.pods()
-    }
-    # Neither the gateway's own machine nor the operator's: their loss is another measure.
-    taken = gateways | _operator_machines()
-    held = [machines[master] for master in _masters(status)]
-    machine = next((name for name in held if name not in taken), None) or next(
-        name for name in held if name not in gateways
-    )
+    held = _held(made, made.calm())
+    # Without the active operator the engine's own vote decides, without the gateway nobody asks.
+    taken = {_operator_machine(), *(pod["spec"]["nodeName"] for pod in made.pods("gateway"))}
+    machine = next(name for name in held if name not in taken)
     with load(made) as traffic:
         traffic.reset()
         # Cut off first: processes that are killed still say goodbye, a machine without power
@@ -133,6 +127,7 @@ def _power(made: Store) -> dict[str, Any]:
         gap_s = traffic.worst_gap_s
         _ask(rig, "heal", machine)
         _ask(rig, "start", machine)
+        time.sleep(LEASE_S)  # until then nobody may look
         made.calm()
     return {
         "measure": measure,
@@ -143,13 +138,22 @@ def _power(made: Store) -> dict[str, Any]:
     }
 
 
+def _held(made: Store, status: dict[str, Any]) -> list[str]:
+    """The machine of each master."""
+    machines = {pod["metadata"]["name"]: pod["spec"]["nodeName"] for pod in made.pods()}
+    return [machines[f"{made.name}-{master}"] for master in _masters(status)]
+
+
 def _ask(rig: list[str], *words: str) -> None:
     subprocess.run([*rig, *words], check=True, stdout=subprocess.DEVNULL)
 
 
-def _operator_machines() -> set[str]:
-    found = kubectl(
-        "get", "pods", "-A", "-l", "app.kubernetes.io/name=shardcluster-operator",
-        "-o", "jsonpath={.items[*].spec.nodeName}",
-    )  # fmt: skip
-    return set(found.split())
+def _operator_machine() -> str:
+    """Where the active one of the operators runs."""
+    system = ("-n", "shardcluster-system")
+    lease = json.loads(kubectl(*system, "get", "lease", "shardcluster-operator", "-o", "json"))
+    holder: str = lease["spec"]["holderIdentity"]
+    pods = json.loads(kubectl(*system, "get", "pods", "-o", "json"))["items"]
+    return next(
+        str(pod["spec"]["nodeName"]) for pod in pods if holder.startswith(pod["metadata"]["name"])
+    )
