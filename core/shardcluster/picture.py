@@ -98,18 +98,21 @@ class Picture:
     def heirs(self, shard: ShardPicture) -> tuple[ObservedNode, ...]:
         """Replicas to which the shard's answering master could hand over now.
 
-        In step, and all others have heard whom they follow: a master that has not takes no notice
-        of a hand-over that they ask for, and masters that have not give them no vote.
+        In step, connected with all others, and these have heard whom they follow: a master that
+        has not takes no notice of a hand-over that they ask for, and masters that have not give
+        them no vote.
         """
         assert shard.master is not None  # callers ask of shards that have one
         master_id = _view(shard.master).node_id
-        return tuple(
-            node
-            for node in shard.replicas
-            if _view(node).link_up
-            and not _view(node).syncing
-            and all(line.master_id == master_id for line in self.peer_lines(_view(node).node_id))
+        return tuple(node for node in shard.replicas if self._heard_of(_view(node), master_id))
+
+    def _heard_of(self, heir: NodeView, master_id: str) -> bool:
+        others = {_view(node).node_id for node in self.answering} - {heir.node_id}
+        reached = {peer.node_id for peer in heir.peers if peer.link_up}
+        told = all(
+            line.link_up and line.master_id == master_id for line in self.peer_lines(heir.node_id)
         )
+        return heir.link_up and not heir.syncing and told and others <= reached
 
     def votes_possible(self) -> bool:
         """Whether a majority of the masters that own slots answers."""
