@@ -13,7 +13,7 @@ RUN_READY := $(VENV)/.ready-run
 DEV_READY := $(VENV)/.ready-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help run test compose-test checks format bench generate lock lock-check setup clean
+.PHONY: help run test compose-test e2e kind checks format bench bench-k8s generate lock lock-check setup clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -31,6 +31,13 @@ test: $(DEV_READY) ## unit tests, scenarios, and the tests against real Valkey p
 
 compose-test: $(DEV_READY) ## build the images and test them under Docker Compose
 	@$(BIN)/pytest tests/compose
+
+e2e: $(DEV_READY) ## end-to-end tests on the Kubernetes that KUBECONFIG names (kind-…, localkube…)
+	@$(BIN)/pytest tests/e2e -m "not serial" -n 3 --dist worksteal --timeout 900
+	@$(BIN)/pytest tests/e2e -m serial --timeout 900
+
+bench-k8s: $(DEV_READY) ## measure on that Kubernetes; writes build/bench-k8s.json
+	@$(BIN)/python -m tests.bench.k8s
 
 checks: $(DEV_READY) lock-check ## format, lint, types, import contracts, tidy rules, links, drift
 	@$(BIN)/ruff format --check $(SOURCES)

@@ -61,6 +61,8 @@ class SlotMap:
         self._routes: dict[str, ShardRoute] = {}  # by the master's node id
         self._routes_found: tuple[ShardRoute, ...] = ()
         self._routes_version = 0
+        self._owned = 0
+        self._owned_version = 0
         self._settled_s = [0.0] * SLOT_COUNT
         self._asked: dict[int, float] = {}  # slot -> until when ASK is remembered
         self._moving: frozenset[int] = frozenset()  # as the controller's state says
@@ -73,8 +75,11 @@ class SlotMap:
         return self._routes_found
 
     def slots_owned(self) -> int:
-        """How many slots have an owner."""
-        return sum(route is not None for route in self.owners)
+        """How many slots have an owner; counted anew only when the map has changed."""
+        if self._owned_version != self.version:
+            self._owned = sum(route is not None for route in self.owners)
+            self._owned_version = self.version
+        return self._owned
 
     def is_moving(self, slot: int, now_s: float) -> bool:
         """Whether the slot's keys may lie on two nodes now."""

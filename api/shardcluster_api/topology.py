@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from shardcluster.cluster_nodes import parse_cluster_nodes
 from shardcluster.observed import Address
-from shardcluster.slots import SlotSet
+from shardcluster.slots import SLOT_COUNT, SlotSet
 from shardcluster_api.links import Lane, NodeLink, NotReached
 from shardcluster_api.slot_map import SlotMap
 from shardcluster_runtime.wire import ConnectionLost, NodeReplyError, Overloaded
@@ -233,9 +233,10 @@ class Topology:
             await self._refresh()
             self._forget_unused()
             await asyncio.sleep(REFRESH_MIN_S if self.map.version else REFRESH_FIRST_S)
-            wait_s = REFRESH_INTERVAL_S if self.map.version else REFRESH_FIRST_S
+            if self.map.slots_owned() < SLOT_COUNT:
+                continue  # a node that has just met the others doesn't know all of them yet
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
+                async with asyncio.timeout(REFRESH_INTERVAL_S):
                     await self._wanted.wait()
 
     async def _refresh(self) -> None:

@@ -170,7 +170,8 @@ def compose() -> Iterator[Compose]:
 @pytest.mark.timeout(1800)
 def test_a_store_in_containers_lives_through_its_life(compose: Compose) -> None:
     """Formed, written, grown, a master killed and back, shrunk, taken down and up again."""
-    state = compose.calm(3)
+    compose.calm(3)
+    state = compose.until(lambda state: state["gateway"]["ready"], "a gateway that knows the slots")
     assert compose.ask("GET", "/readyz")[0] == 200
     for number in range(KEYS):
         assert compose.ask("PUT", f"/v1/keys/k{number}", b"%d" % number)[0] == 204

@@ -1,1 +1,0 @@
-"""Benchmarks on a real Kubernetes; `python -m tests.bench.k8s`."""

@@ -1,0 +1,225 @@
+"""A ShardCluster on a real Kubernetes, as people handle it: through kubectl.
+
+Nothing here needs to reach a pod from outside (kind's can't be); what runs inside the cluster is
+in `tests/e2e/traffic.py` and `tests/e2e/hand.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "Document", "Refused", "Store", "engine_image", "gateway_image", "kubectl", "kubectl_json",
+    "manifest", "next_engine_image", "operator_image", "until",
+]  # fmt: skip
+
+Document = dict[str, Any]
+
+DEADLINE_S = 240.0
+POLL_S = 0.2
+KUBECTL_TIMEOUT_S = 150.0
+SMALL = {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}}
+NODE_TIMEOUT_MS = 2000
+
+Found = TypeVar("Found")
+
+
+def engine_image() -> str:
+    """The engine's image that stores begin with; it has a shell."""
+    return os.environ.get("SHARDCLUSTER_E2E_IMAGE", "valkey/valkey:8.1")
+
+
+def next_engine_image() -> str:
+    """The image of an upgrade."""
+    return os.environ.get("SHARDCLUSTER_E2E_NEXT_IMAGE", "valkey/valkey:8.1-bookworm")
+
+
+def operator_image() -> str:
+    """The operator's image under test."""
+    return os.environ.get("SHARDCLUSTER_E2E_OPERATOR_IMAGE", "localhost/shardcluster-operator:dev")
+
+
+def gateway_image() -> str:
+    """The gateway's; it has Python, aiohttp and redis-py, so that clients run in it, too."""
+    return os.environ.get("SHARDCLUSTER_E2E_GATEWAY_IMAGE", "localhost/shardcluster-api:dev")
+
+
+class Refused(AssertionError):
+    """Kubectl failed; the message is what it said."""
+
+
+def kubectl(*arguments: str, text: str | None = None) -> str:
+    """What it prints; raises Refused."""
+    done = subprocess.run(
+        ["kubectl", *arguments], input=text, capture_output=True, text=True, check=False,
+        timeout=KUBECTL_TIMEOUT_S,
+    )  # fmt: skip
+    if done.returncode:
+        message = f"kubectl {' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}"
+        raise Refused(message)
+    return done.stdout
+
+
+def kubectl_json(*arguments: str) -> Document:
+    """An object, or a list with `items`."""
+    found: Document = json.loads(kubectl(*arguments, "-o", "json"))
+    return found
+
+
+def until(
+    holds: Callable[[], Found | None],
+    what: str | Callable[[], str],
+    deadline_s: float = DEADLINE_S,
+    poll_s: float = POLL_S,
+) -> Found:
+    """The first true answer of `holds`; AssertionError after the deadline.
+
+    An API server that is away for a while is waited for.
+    """
+    ends_s = time.monotonic() + deadline_s
+    trouble = ""
+    while True:
+        try:
+            if found := holds():
+                return found
+        except (Refused, subprocess.TimeoutExpired) as error:
+            trouble = str(error)
+        if time.monotonic() > ends_s:
+            message = f"waited for: {what if isinstance(what, str) else what()} {trouble}"
+            raise AssertionError(message)
+        time.sleep(poll_s)
+
+
+def manifest(namespace: str, name: str = "demo", **spec: Any) -> Document:
+    """A small ShardCluster: 3 x (1 + 1) nodes with volumes, or as `spec` says (None: left out)."""
+    wanted: Document = {
+        "shards": 3,
+        "replicasPerShard": 1,
+        "image": engine_image(),
+        "storage": {"size": "64Mi", "keepOnDelete": False},
+        "resources": SMALL,
+        "failover": {"nodeTimeoutMs": NODE_TIMEOUT_MS},
+        **spec,
+    }
+    return {
+        "apiVersion": "shardcluster.io/v1alpha1",
+        "kind": "ShardCluster",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {field: value for field, value in wanted.items() if value is not None},
+    }
+
+
+@dataclass(frozen=True)
+class Store:
+    """One ShardCluster."""
+
+    namespace: str
+    name: str = "demo"
+
+    def apply(self, **spec: Any) -> None:
+        """`kubectl apply`; raises Refused."""
+        text = json.dumps(manifest(self.namespace, self.name, **spec))
+        kubectl("apply", "-f", "-", text=text)
+
+    def kubectl(self, *arguments: str, text: str | None = None) -> str:
+        """In its namespace."""
+        return kubectl("-n", self.namespace, *arguments, text=text)
+
+    def read(self) -> Document:
+        """The resource."""
+        return kubectl_json("-n", self.namespace, "get", "shc", self.name)
+
+    def status(self) -> Document:
+        """Its status; empty before there is one."""
+        found: Document = self.read().get("status", {})
+        return found
+
+    def patch(self, **spec: Any) -> None:
+        """Change fields of the spec; None takes one out.  Raises Refused."""
+        self.kubectl("patch", "shc", self.name, "--type=merge", "-p", json.dumps({"spec": spec}))
+
+    def conditions(self) -> dict[str, str]:
+        """Type → status."""
+        return {c["type"]: c["status"] for c in self.status().get("conditions", ())}
+
+    def until_status(
+        self, holds: Callable[[Document], object], what: str, deadline_s: float = DEADLINE_S
+    ) -> Document:
+        """The first status for which `holds`."""
+
+        def found() -> Document | None:
+            status = self.status()
+            return status if status and holds(status) else None
+
+        return until(
+            found,
+            lambda: f"{what}; the status is {self.status().get('message')!r}",
+            deadline_s=deadline_s,
+        )
+
+    def until_calm(self, shards: int = 3, replicas: int = 1) -> Document:
+        """The status once the present spec is looked at, nothing is left to do, and all is well."""
+
+        def calm() -> Document | None:
+            found = self.read()
+            status: Document = found.get("status", {})
+            nodes = status.get("nodes", ())
+            whole = len(nodes) == shards * (1 + replicas) and all(
+                node["health"] == "Up" and node["linkUp"] for node in nodes
+            )
+            seen = status.get("observedGeneration") == found["metadata"]["generation"]
+            return status if whole and seen and status["reason"] == "Idle" else None
+
+        return until(
+            calm,
+            lambda: (
+                f"{self.name} at rest with {shards} × (1+{replicas}); it says"
+                f" {self.status().get('message')!r} of {self.status().get('nodes')}"
+            ),
+        )
+
+    def pods(self, component: str = "node") -> list[Document]:
+        """Those of the component, by name."""
+        labels = f"app.kubernetes.io/instance={self.name},app.kubernetes.io/component={component}"
+        found = kubectl_json("-n", self.namespace, "get", "pods", "-l", labels)
+        return sorted(found["items"], key=lambda pod: str(pod["metadata"]["name"]))
+
+    def pod_uids(self) -> dict[str, str]:
+        """Node → its pod's uid."""
+        return {self.node_of(pod): pod["metadata"]["uid"] for pod in self.pods()}
+
+    def node_of(self, pod: Document) -> str:
+        """`shard-0-1` of the pod `demo-shard-0-1`."""
+        name: str = pod["metadata"]["name"]
+        return name.removeprefix(f"{self.name}-")
+
+    def pod_of(self, node: str) -> Document:
+        """The pod of `shard-0-1`."""
+        return kubectl_json("-n", self.namespace, "get", "pod", f"{self.name}-{node}")
+
+    def masters(self) -> dict[str, str]:
+        """Shard → the node that leads it."""
+        return {shard["name"]: shard["master"] for shard in self.status()["shards"]}
+
+    def delete_pods(self, *nodes: str) -> None:
+        """Ask for their end, and don't wait for it."""
+        self.kubectl("delete", "pod", "--wait=false", *(f"{self.name}-{node}" for node in nodes))
+
+    def events(self) -> list[Document]:
+        """Kubernetes' Events of the resource."""
+        about = f"involvedObject.kind=ShardCluster,involvedObject.name={self.name}"
+        found = kubectl_json("-n", self.namespace, "get", "events", f"--field-selector={about}")
+        items: list[Document] = found["items"]
+        return items
+
+    def event_reasons(self) -> set[str]:
+        """Their reasons."""
+        return {event["reason"] for event in self.events()}

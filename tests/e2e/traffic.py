@@ -1,0 +1,152 @@
+"""Clients of a store that run in the cluster while a test does something to it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.e2e.kube import Document, Store, gateway_image, kubectl_json, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Traffic", "pod_security", "traffic"]
+
+SCRIPT = Path(__file__).with_name("traffic_pod.py")
+WRITES_BEFORE = 60  # through each door, before a test begins
+
+
+def pod_security() -> dict[str, Document]:
+    """What the level "restricted" asks: of a pod, and of its containers."""
+    return {
+        "pod": {
+            "runAsNonRoot": True,
+            "runAsUser": 10001,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "container": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+
+
+@dataclass
+class Traffic:
+    """Of one store, from one pod."""
+
+    store: Store
+    pod: str
+
+    def ask(self, word: str) -> Document:
+        """`report`, `reset` or `finish`; tried again while the pod can't be reached."""
+
+        def answer() -> Document | None:
+            text = self.store.kubectl(
+                "exec", self.pod, "--", "python3", "/traffic/traffic_pod.py", "ask", word
+            )
+            found: Document = json.loads(text)
+            return found
+
+        return until(answer, f"the answer of {self.pod} to {word}")
+
+    def reset(self) -> None:
+        """Count failures and gaps from here on."""
+        self.ask("reset")
+
+    def harmless(self) -> Document:
+        """The report; fails if a request through the gateway did since the last reset."""
+        report = self.ask("report")
+        assert not report["gateway"]["failures"], report["gateway"]["failed"]
+        return report
+
+    def goes_on(self) -> None:
+        """Wait until every key is written again, through both doors."""
+
+        def all_written() -> bool:
+            fresh = all(
+                report["writes"] >= WRITES_BEFORE and report["gap_s"] < 1.0
+                for report in self.ask("report").values()
+            )
+            if not fresh:
+                self.reset()
+            return fresh
+
+        self.reset()
+        until(all_written, "writes through both doors", poll_s=3.0)
+
+
+@contextlib.contextmanager
+def traffic(store: Store, *, on: str | None = None, may_lose: bool = False) -> Iterator[Traffic]:
+    """Runs meanwhile, on the Kubernetes node `on`; at the end nothing acknowledged may be lost."""
+    name = f"traffic-{on or 'any'}"
+    made = Traffic(store, name)
+    store.kubectl("apply", "-f", "-", text=json.dumps(_objects(store, name, on)))
+    try:
+        until(
+            lambda: (
+                kubectl_json("-n", store.namespace, "get", "pod", name)["status"]["phase"]
+                == "Running"
+            ),
+            f"{name} runs",
+        )
+        until(
+            lambda: all(kind["writes"] > WRITES_BEFORE for kind in made.ask("report").values()),
+            lambda: f"the first writes: {made.ask('report')}",
+        )
+        made.reset()
+        yield made
+        last = made.ask("finish")
+        for door, found in last.items():
+            assert not found["wrong"], (door, found["wrong"])
+            assert may_lose or not found["lost"], (door, found["lost"])
+    finally:
+        store.kubectl("delete", "pod", name, "--grace-period=0", "--force", "--wait=false")
+
+
+def _objects(store: Store, name: str, on: str | None) -> dict[str, Any]:
+    security = pod_security()
+    pod: Document = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "namespace": store.namespace,
+            "labels": {"shardcluster.io/client": store.name},
+        },
+        "spec": {
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "restartPolicy": "Never",
+            "securityContext": security["pod"],
+            "tolerations": [{"operator": "Exists"}],
+            "containers": [
+                {
+                    "name": "traffic",
+                    "image": gateway_image(),
+                    "command": ["python3", "/traffic/traffic_pod.py"],
+                    "env": [
+                        {"name": "STORE", "value": store.name},
+                        {
+                            "name": "PASSWORD",
+                            "valueFrom": {
+                                "secretKeyRef": {"name": f"{store.name}-auth", "key": "password"}
+                            },
+                        },
+                    ],
+                    "securityContext": security["container"],
+                    "volumeMounts": [{"name": "script", "mountPath": "/traffic"}],
+                }
+            ],
+            "volumes": [{"name": "script", "configMap": {"name": name}}],
+        },
+    }
+    if on is not None:
+        pod["spec"]["nodeName"] = on
+    script = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name, "namespace": store.namespace},
+        "data": {SCRIPT.name: SCRIPT.read_text("utf-8")},
+    }
+    return {"apiVersion": "v1", "kind": "List", "items": [script, pod]}
