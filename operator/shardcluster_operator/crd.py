@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from shardcluster.engine_settings import SETTINGS
 from shardcluster.spec import API_VERSION, KIND
+from shardcluster.spec_limits import SHARD_NAME
 from shardcluster.spec_schema import spec_schema
 
 if TYPE_CHECKING:
@@ -145,6 +146,7 @@ def _spec() -> Schema:
             "storage can't be added or removed later: make a new ShardCluster and copy the data.",
         ),
     ]
+    _check_fractions(fields["ring"]["properties"])
     fields["storage"]["x-kubernetes-validations"] = _storage_rules()
     fields["resources"]["x-kubernetes-validations"] = [
         _not_more_than_the_limit(name) for name in ("cpu", "memory")
@@ -157,6 +159,34 @@ def _spec() -> Schema:
         )
     ]
     return spec
+
+
+def _check_fractions(ring: dict[str, Schema]) -> None:
+    """Bounds of numbers with a fraction as rules.
+
+    Kubernetes checks a whole number against `minimum` and `maximum` cut to whole numbers themselves
+    (kube-openapi's `IsValueValidAgainstRange`): 0 would pass a minimum of 0.1.
+    """
+    bound, weights = ring["loadBound"], ring["weights"]
+    weight = weights["additionalProperties"]
+    low, high = bound.pop("minimum"), bound.pop("maximum")
+    bound["x-kubernetes-validations"] = [
+        _rule(
+            f"self >= {float(low)} && self <= {float(high)}",
+            f"ring.loadBound must be from {low} to {high}.",
+        )
+    ]
+    low, high = weight.pop("minimum"), weight.pop("maximum")
+    weights["x-kubernetes-validations"] = [
+        _rule(
+            f"self.all(name, name.matches('^{SHARD_NAME}$'))",
+            "ring.weights has a name that no shard can have; theirs are shard-0, shard-1, ….",
+        ),
+        _rule(
+            f"self.all(name, self[name] >= {float(low)} && self[name] <= {float(high)})",
+            f"ring.weights must be from {low} to {high:g}.",
+        ),
+    ]
 
 
 def _storage_rules() -> list[dict[str, str]]:

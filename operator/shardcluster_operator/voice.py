@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from shardcluster.actions import Reason
 from shardcluster.resource_status import is_news, refused_status, status_of
 from shardcluster_operator.platform import PODS
 from shardcluster_runtime.kube import Kind
@@ -26,6 +27,15 @@ EVENTS = Kind("v1", "events")
 ROLE_LABEL = "shardcluster.io/role"
 FIGURES_EVERY_S = 30.0  # keys and memory alone
 MESSAGE_CHARS_MAX = 1024  # of an Event
+# What somebody may have to look at; all else is the store's ordinary life.
+WARNINGS = frozenset(
+    reason.value
+    for reason in (
+        Reason.MASTER_LOST, Reason.MASTER_UNKNOWN, Reason.MASTER_RESTARTING, Reason.FENCING,
+        Reason.SHARD_LOST, Reason.DATA_LOST, Reason.VIEWS_DISAGREE, Reason.STRANGER,
+        Reason.FOREIGN_NODE, Reason.SLOT_CONFLICT, Reason.NODE_PENDING, Reason.NODE_SILENT,
+    )
+)  # fmt: skip
 
 
 class Voice:
@@ -83,12 +93,12 @@ class Voice:
             if key in self._told:
                 continue
             if event["reason"] != "Idle" or self._told:
-                await self._kube.create(EVENTS, self._event(event, state))
+                await self._kube.create(EVENTS, self._event(event))
             self._told.add(key)
         shown = {(e["at"], e["reason"], e["message"], e["count"]) for e in state["events"]}
         self._told &= shown
 
-    def _event(self, event: Manifest, state: Document) -> Manifest:
+    def _event(self, event: Manifest) -> Manifest:
         whole_seconds = event["at"].partition(".")[0] + "Z"
         return {
             "apiVersion": "v1",
@@ -100,7 +110,7 @@ class Voice:
             },
             "reason": event["reason"],
             "message": event["message"][:MESSAGE_CHARS_MAX],
-            "type": "Normal" if state["healthy"] else "Warning",
+            "type": "Warning" if event["reason"] in WARNINGS else "Normal",
             "firstTimestamp": whole_seconds,
             "lastTimestamp": whole_seconds,
             "count": 1,

@@ -83,7 +83,7 @@ def test_every_rule_has_a_sentence() -> None:
     rules = [
         rule for field in FIELDS.values() for rule in field.get("x-kubernetes-validations", ())
     ]
-    assert len(rules) == 11
+    assert len(rules) == 14
     for rule in rules:
         assert rule["message"].endswith("."), rule
         assert rule["rule"].count("(") == rule["rule"].count(")"), rule

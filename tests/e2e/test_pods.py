@@ -1,0 +1,149 @@
+"""Pods and processes that end."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e.hand import kill_engine
+from tests.e2e.kube import Store, kubectl_json, until
+from tests.e2e.traffic import traffic
+
+
+def test_each_master_deleted(store: Store) -> None:
+    """One after the other: a replica takes over before the pod ends, and no request fails."""
+    store.apply()
+    store.until_calm()
+    with traffic(store) as clients:
+        for shard in ("shard-0", "shard-1", "shard-2"):
+            master = store.masters()[shard]
+            uid = store.pod_uids()[master]
+            store.delete_pods(master)
+            until(
+                lambda shard=shard, master=master: store.masters()[shard] != master,  # type: ignore[misc]
+                f"another master of {shard}",
+            )
+            status = store.until_calm()
+            assert store.pod_uids()[master] != uid
+            (node,) = (node for node in status["nodes"] if node["name"] == master)
+            assert node["role"] == "replica"
+        clients.harmless()
+
+
+def test_kill_nine_of_each_master(store: Store) -> None:
+    """The engine's process alone: a replica leads in its place, and the events tell of it."""
+    store.apply()
+    store.until_calm()
+    with traffic(store) as clients:
+        for shard in ("shard-0", "shard-1", "shard-2"):
+            master = store.masters()[shard]
+            uid = store.pod_uids()[master]
+            kill_engine(store, master)
+            until(
+                lambda shard=shard, master=master: store.masters()[shard] != master,  # type: ignore[misc]
+                f"another master of {shard}",
+            )
+            store.until_calm()
+            assert store.pod_uids()[master] == uid  # restarted in its place
+        clients.harmless()
+    assert "MasterLost" in store.event_reasons()
+
+
+def test_all_pods_at_once_with_volumes(store: Store) -> None:
+    """All come back with other addresses; nothing is lost."""
+    store.apply()
+    before = {node["name"]: node["host"] for node in store.until_calm()["nodes"]}
+    with traffic(store) as clients:
+        uids = store.pod_uids()
+        store.delete_pods(*uids)
+        down = store.until_status(
+            lambda status: any(
+                c["type"] == "Available" and c["status"] == "False" for c in status["conditions"]
+            ),
+            "told that it is not available",
+        )
+        assert down["phase"] not in {"Ready", "Paused"}
+        until(lambda: not set(uids.values()) & set(store.pod_uids().values()), "other pods")
+        after = {node["name"]: node["host"] for node in store.until_calm()["nodes"]}
+        assert all(after[name] != host for name, host in before.items())
+        clients.goes_on()
+    assert store.conditions()["Available"] == "True"
+
+
+def test_one_shard_at_a_time_in_memory(store: Store) -> None:
+    """Without volumes a pod comes back empty: it must copy, never lead, and nothing is lost."""
+    store.apply(storage=None)
+    store.until_calm()
+    with traffic(store) as clients:
+        for shard in ("shard-0", "shard-1", "shard-2"):
+            for _ in range(2):
+                master = store.masters()[shard]
+                store.delete_pods(master)
+                until(
+                    lambda shard=shard, master=master: store.masters()[shard] != master,  # type: ignore[misc]
+                    f"another master of {shard}",
+                )
+                store.until_calm()
+            kill_engine(store, store.masters()[shard])
+            until(lambda: store.status()["reason"] != "Idle", "the loss is seen")
+            store.until_calm()
+        clients.harmless()
+
+
+def test_a_whole_shard_in_memory_is_lost(store: Store) -> None:
+    """Its data is gone, which is said and not hidden; the others keep theirs."""
+    store.apply(storage=None)
+    store.until_calm()
+    with traffic(store, may_lose=True) as clients:
+        kill_engine(store, "shard-1-0")
+        kill_engine(store, "shard-1-1")
+        store.until_status(
+            lambda status: any("shard-1" in note and "lost" in note for note in status["notes"])
+            or status["reason"] in {"ShardLost", "DataLost"},
+            "told that the data of shard-1 is lost",
+        )
+        store.until_calm()
+        clients.goes_on()
+    assert {"ShardLost", "DataLost"} & store.event_reasons()
+
+
+def test_all_pods_at_once_in_memory(store: Store) -> None:
+    """All data is lost: it is reported, and the empty store serves again."""
+    store.apply(storage=None)
+    store.until_calm()
+    with traffic(store, may_lose=True) as clients:
+        store.delete_pods(*store.pod_uids())
+        told = store.until_status(
+            lambda status: status["reason"] == "DataLost"
+            or any("lost" in note for note in status["notes"])
+            or any(event["reason"] == "DataLost" for event in status["events"]),
+            "told that the data is lost",
+        )
+        assert told["formed"]
+        store.until_calm()
+        clients.goes_on()
+    assert "DataLost" in store.event_reasons()
+    warnings = {event["reason"] for event in store.events() if event["type"] == "Warning"}
+    assert "DataLost" in warnings
+
+
+@pytest.mark.parametrize("leads", [True, False], ids=["master", "replica"])
+def test_a_volume_lost(store: Store, leads: bool) -> None:  # noqa: FBT001 - two cases
+    """The claim and the pod of one node go: it comes back empty and copies."""
+    store.apply()
+    store.until_calm()
+    with traffic(store) as clients:
+        shard = store.status()["shards"][0]
+        node = shard["master"] if leads else shard["replicas"][0]
+        claim = f"data-demo-{node}"
+        uid = kubectl_json("-n", store.namespace, "get", "pvc", claim)["metadata"]["uid"]
+        store.kubectl("delete", "pvc", claim, "--wait=false")
+        store.delete_pods(node)
+        until(
+            lambda: kubectl_json("-n", store.namespace, "get", "pvc", claim)["metadata"]["uid"]
+            != uid,
+            "another volume",
+        )
+        status = store.until_calm()
+        (again,) = (found for found in status["nodes"] if found["name"] == node)
+        assert again["role"] == "replica"
+        clients.harmless()
