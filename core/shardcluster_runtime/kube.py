@@ -36,7 +36,11 @@ METADATA_LIST = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 Manifest = dict[str, Any]
 
-_REQUESTS = Counter("shardcluster_kube_requests", "Requests to the Kubernetes API.", ["method"])
+_REQUESTS = Counter(
+    "shardcluster_kube_requests",
+    "Requests to the Kubernetes API, by verb (`apply` may create) and resource.",
+    ["verb", "resource"],
+)
 
 
 class ApiError(Exception):
@@ -237,7 +241,7 @@ class Kube:
         way: tuple[aiohttp.ClientTimeout, str],
     ) -> aiohttp.ClientResponse:
         limit, accept = way
-        _REQUESTS.labels(method).inc()
+        _REQUESTS.labels(*_asked(method, path, query, body)).inc()
         headers = {"Accept": accept, "User-Agent": FIELD_MANAGER}
         if body is not None:
             headers["Content-Type"] = body[1]
@@ -257,6 +261,24 @@ class Kube:
             raise _refusal(error.status or 0, _loads(error.body)) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ApiError(0, f"The API server can't be reached: {error!r}") from error
+
+
+def _asked(
+    method: str, path: str, query: Mapping[str, str], body: tuple[Manifest, str] | None
+) -> tuple[str, str]:
+    """The verb and the resource, as rules of RBAC name them."""
+    _, root, *parts = path.split("/")
+    parts = parts[2 if root == "apis" else 1 :]  # without group and version
+    if parts[0] == "namespaces" and len(parts) > 2:
+        parts = parts[2:]
+    resource = "/".join((parts[0], *parts[2:]))
+    if method == "GET":
+        verb = "watch" if "watch" in query else "get" if len(parts) > 1 else "list"
+    elif method == "PATCH":
+        verb = "apply" if body is not None and "apply" in body[1] else "patch"
+    else:
+        verb = {"POST": "create", "DELETE": "delete"}[method]
+    return verb, resource
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

@@ -9,18 +9,18 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from tests.e2e.kube import Document, engine_image, kubectl, kubectl_json, until
+from tests.e2e.kube import Api, Document, engine_image, kubectl, kubectl_json, until
 
 if TYPE_CHECKING:
     from tests.e2e.kube import Store
 
-__all__ = ["HAND_NAMESPACE", "kill_engine", "lend_a_hand"]
+__all__ = ["HAND_NAMESPACE", "kill_container", "kill_engine", "lend_a_hand"]
 
 HAND_NAMESPACE = "shardcluster-e2e-hand"
 _KILL = (
     'for p in /proc/[0-9]*; do if grep -q "$0" "$p/cgroup" 2>/dev/null'
-    ' && grep -qE "^(valkey|redis)-server" "$p/comm" 2>/dev/null;'
-    ' then kill -9 "${p#/proc/}" && exit 0; fi; done; exit 1'
+    ' && grep -qE "^$1" "$p/comm" 2>/dev/null;'
+    ' then kill -9 "${p#/proc/}" && echo killed && exit 0; fi; done'
 )
 
 
@@ -66,7 +66,12 @@ def lend_a_hand() -> None:
 
 def kill_engine(store: Store, node: str) -> None:
     """SIGKILL to the engine's process of `shard-0-1`, and nothing else."""
-    pod = store.pod_of(node)
+    kill_container(store.namespace, f"{store.name}-{node}", "(valkey|redis)-server")
+
+
+def kill_container(namespace: str, pod_name: str, process: str) -> None:
+    """SIGKILL to the process of a pod whose name matches the regular expression."""
+    pod = Api.read(f"/api/v1/namespaces/{namespace}/pods/{pod_name}")
     container = pod["status"]["containerStatuses"][0]["containerID"].rpartition("/")[2]
     machine = pod["spec"]["nodeName"]
     hands = kubectl_json("-n", HAND_NAMESPACE, "get", "pods", "-l", "app=hand")["items"]
@@ -75,7 +80,7 @@ def kill_engine(store: Store, node: str) -> None:
     )
     until(
         lambda: kubectl(
-            "-n", HAND_NAMESPACE, "exec", hand, "--", "sh", "-c", f"{_KILL}; echo", container
+            "-n", HAND_NAMESPACE, "exec", hand, "--", "sh", "-c", _KILL, container, process
         ),
-        f"{node} is killed",
+        f"{process} of {pod_name} is killed",
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.e2e.kube import Document, gateway_image, kubectl, kubectl_json, operator_image
 
-__all__ = ["OPERATOR", "SYSTEM", "install", "operator_logs", "operator_pods"]
+__all__ = ["OPERATOR", "SYSTEM", "active_operator", "install", "operator_logs", "operator_pods"]
 
 ROOT = Path(__file__).resolve().parents[2]
 SYSTEM = "shardcluster-system"
@@ -36,6 +36,13 @@ def operator_pods() -> list[Document]:
         "items"
     ]
     return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
+
+def active_operator() -> str:
+    """The pod that holds the lease; empty while nobody does."""
+    lease = kubectl_json("-n", SYSTEM, "get", "lease", OPERATOR)
+    holder: str = lease["spec"].get("holderIdentity") or ""
+    return holder.rpartition("-")[0]
 
 
 def operator_logs(lines: int = 60) -> str:

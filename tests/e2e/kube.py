@@ -6,10 +6,14 @@ in `tests/e2e/traffic.py` and `tests/e2e/hand.py`.
 
 from __future__ import annotations
 
+import atexit
+import functools
+import http.client
 import json
 import os
 import subprocess
 import time
+import urllib.parse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
-    "Document", "Refused", "Store", "engine_image", "gateway_image", "kubectl", "kubectl_json",
+    "Api", "Document", "Refused", "Store", "engine_image", "gateway_image", "kubectl", "kubectl_json",
     "manifest", "next_engine_image", "operator_image", "until",
 ]  # fmt: skip
 
@@ -66,6 +70,46 @@ def kubectl(*arguments: str, text: str | None = None) -> str:
         message = f"kubectl {' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}"
         raise Refused(message)
     return done.stdout
+
+
+class Api:
+    """Reads of the API through `kubectl proxy`: a process a read is too much for polling."""
+
+    _connection: http.client.HTTPConnection | None = None
+
+    @classmethod
+    def read(cls, path: str) -> Document:
+        """An object, or a list with `items`; raises Refused."""
+        try:
+            connection = cls._connect()
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            body = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            cls._connection = None
+            raise Refused(f"GET {path}: {error!r}") from error  # noqa: EM102, TRY003
+        if answer.status != http.HTTPStatus.OK:
+            raise Refused(f"GET {path}: {answer.status} {body.decode()[:500]}")  # noqa: EM102, TRY003
+        found: Document = json.loads(body)
+        return found
+
+    @classmethod
+    def _connect(cls) -> http.client.HTTPConnection:
+        if cls._connection is None:
+            cls._connection = http.client.HTTPConnection("127.0.0.1", _proxy_port(), timeout=20)
+        return cls._connection
+
+
+@functools.cache
+def _proxy_port() -> int:
+    """Of a proxy that lives as long as this process."""
+    proxy = subprocess.Popen(
+        ["kubectl", "proxy", "--port=0"], stdout=subprocess.PIPE, text=True
+    )  # fmt: skip
+    atexit.register(proxy.terminate)
+    assert proxy.stdout is not None
+    line = proxy.stdout.readline()  # Starting to serve on 127.0.0.1:40001
+    return int(line.rpartition(":")[2])
 
 
 def kubectl_json(*arguments: str) -> Document:
@@ -135,7 +179,9 @@ class Store:
 
     def read(self) -> Document:
         """The resource."""
-        return kubectl_json("-n", self.namespace, "get", "shc", self.name)
+        return Api.read(
+            f"/apis/shardcluster.io/v1alpha1/namespaces/{self.namespace}/shardclusters/{self.name}"
+        )
 
     def status(self) -> Document:
         """Its status; empty before there is one."""
@@ -189,7 +235,8 @@ class Store:
     def pods(self, component: str = "node") -> list[Document]:
         """Those of the component, by name."""
         labels = f"app.kubernetes.io/instance={self.name},app.kubernetes.io/component={component}"
-        found = kubectl_json("-n", self.namespace, "get", "pods", "-l", labels)
+        query = urllib.parse.urlencode({"labelSelector": labels})
+        found = Api.read(f"/api/v1/namespaces/{self.namespace}/pods?{query}")
         return sorted(found["items"], key=lambda pod: str(pod["metadata"]["name"]))
 
     def pod_uids(self) -> dict[str, str]:
@@ -203,11 +250,18 @@ class Store:
 
     def pod_of(self, node: str) -> Document:
         """The pod of `shard-0-1`."""
-        return kubectl_json("-n", self.namespace, "get", "pod", f"{self.name}-{node}")
+        return Api.read(f"/api/v1/namespaces/{self.namespace}/pods/{self.name}-{node}")
 
     def masters(self) -> dict[str, str]:
-        """Shard → the node that leads it."""
-        return {shard["name"]: shard["master"] for shard in self.status()["shards"]}
+        """Shard → the node that leads it; empty while nobody does."""
+        return {shard["name"]: shard.get("master", "") for shard in self.status()["shards"]}
+
+    def until_another_leads(self, shard: str, than: str) -> None:
+        """Wait until the shard has a master, and not this one."""
+        until(
+            lambda: self.masters()[shard] not in {"", than},
+            f"another master of {shard} than {than}",
+        )
 
     def delete_pods(self, *nodes: str) -> None:
         """Ask for their end, and don't wait for it."""
@@ -217,8 +271,7 @@ class Store:
         """Kubernetes' Events of the resource."""
         about = f"involvedObject.kind=ShardCluster,involvedObject.name={self.name}"
         found = kubectl_json("-n", self.namespace, "get", "events", f"--field-selector={about}")
-        items: list[Document] = found["items"]
-        return items
+        return sorted(found["items"], key=lambda event: str(event["lastTimestamp"]))
 
     def event_reasons(self) -> set[str]:
         """Their reasons."""

@@ -67,9 +67,7 @@ CHANGES = (
 
 
 @pytest.mark.parametrize(("wrong", "sentence"), NEW, ids=lambda value: json.dumps(value)[:40])
-def test_a_wrong_resource_is_refused(
-    operator: str, wrong: dict[str, Any], sentence: str
-) -> None:
+def test_a_wrong_resource_is_refused(operator: str, wrong: dict[str, Any], sentence: str) -> None:
     """By schema or rule, and nothing is made."""
     assert operator
     with pytest.raises(Refused) as refused:

@@ -84,15 +84,15 @@ def test_resources_and_settings(store: Store) -> None:
     store.until_calm()
     with traffic(store) as clients:
         before = store.pod_uids()
-        store.patch(
-            config={"maxmemory-policy": "allkeys-lru"}, failover={"nodeTimeoutMs": 3000}
-        )
+        store.patch(config={"maxmemory-policy": "allkeys-lru"}, failover={"nodeTimeoutMs": 3000})
         store.until_calm()
         for node in before:
             until(
-                lambda node=node: "allkeys-lru"  # type: ignore[misc]
-                in _engine(store, node, "CONFIG", "GET", "maxmemory-policy")
-                and "3000" in _engine(store, node, "CONFIG", "GET", "cluster-node-timeout"),
+                lambda node=node: (
+                    "allkeys-lru"  # type: ignore[misc]
+                    in _engine(store, node, "CONFIG", "GET", "maxmemory-policy")
+                    and "3000" in _engine(store, node, "CONFIG", "GET", "cluster-node-timeout")
+                ),
                 f"{node} has the new settings",
             )
         assert store.pod_uids() == before
@@ -114,8 +114,9 @@ def test_a_setting_the_engine_refuses(store: Store) -> None:
     store.until_calm(shards=1, replicas=0)
     store.patch(config={"hz": "often"})
     told = store.until_status(
-        lambda status: {c["type"]: c["status"] for c in status["conditions"]}["Accepted"]
-        == "False",
+        lambda status: (
+            {c["type"]: c["status"] for c in status["conditions"]}["Accepted"] == "False"
+        ),
         "a spec that is not taken",
     )
     assert "config.hz" in told["message"]

@@ -1,0 +1,76 @@
+"""Runs in a pod in the operator's place: an operator that is killed again and again.
+
+`MODE=after`: SIGKILL right after each action, so also right before each.  `MODE=amid`: some
+milliseconds after an action began.  The next one is started at once and has the same name, so that
+nobody waits for the lease.  Each death is a line in `DEATHS`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from shardcluster import actions
+from shardcluster_operator import __main__ as operator_main
+from shardcluster_operator.elector import Elector
+from shardcluster_runtime.execute import Executor
+
+DEATHS = Path("/tmp/deaths")  # noqa: S108 - of its own container
+IDENTITY = "doomed"
+AMID_MS = (5, 20, 80, 320)  # one after the other: what takes longer than the first ends sometime
+
+
+def _die(action: actions.Action, number: int) -> None:
+    with DEATHS.open("a", encoding="ascii") as deaths:
+        deaths.write(f"{number} {type(action).__name__}\n")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _doom(number: int, mode: str) -> None:
+    """Let this process's first action of the loop be its last."""
+    execute = Executor.execute
+
+    async def doomed(self: Executor, action: actions.Action, picture: Any) -> None:
+        if isinstance(action, actions.Wait):
+            await execute(self, action, picture)
+            return
+        if mode == "amid":
+            wait_s = AMID_MS[number % len(AMID_MS)] / 1000
+            asyncio.get_running_loop().call_later(wait_s, _die, action, number)
+        try:
+            await execute(self, action, picture)
+        finally:
+            if mode == "after":
+                _die(action, number)
+
+    Executor.execute = doomed  # type: ignore[method-assign]
+    begin = Elector.__init__
+
+    def named(self: Elector, kube: Any, namespace: str, name: str, _identity: str) -> None:
+        begin(self, kube, namespace, name, IDENTITY)
+
+    Elector.__init__ = named  # type: ignore[method-assign]
+
+
+def _live_again_and_again() -> None:
+    number = 0
+    while True:
+        number += 1
+        done = subprocess.run([sys.executable, __file__, str(number)], check=False)
+        if done.returncode != -signal.SIGKILL:
+            sys.stderr.write(f"ended by itself: {done.returncode}\n")
+            time.sleep(1.0)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        _doom(int(sys.argv[1]), os.environ["MODE"])
+        operator_main.main([])
+    else:
+        _live_again_and_again()

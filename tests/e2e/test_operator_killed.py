@@ -1,0 +1,158 @@
+"""The operator ends, in any way and at any moment; the store does not notice."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.e2e.hand import kill_container
+from tests.e2e.installed import OPERATOR, SYSTEM, active_operator, operator_pods
+from tests.e2e.kube import Document, Store, kubectl, kubectl_json, operator_image, until
+from tests.e2e.traffic import traffic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.serial
+
+SCRIPT = Path(__file__).with_name("doomed_operator.py")
+
+
+def _scale_operator(replicas: int) -> None:
+    kubectl("-n", SYSTEM, "scale", f"deploy/{OPERATOR}", f"--replicas={replicas}")
+    until(lambda: len(operator_pods()) == replicas, f"{replicas} operators")
+    if replicas:
+        kubectl("-n", SYSTEM, "rollout", "status", f"deploy/{OPERATOR}", "--timeout=120s")
+
+
+@contextlib.contextmanager
+def _no_operator() -> Iterator[None]:
+    _scale_operator(0)
+    until(lambda: not kubectl_json("-n", SYSTEM, "get", "pods")["items"], "no operator's pod")
+    try:
+        yield
+    finally:
+        _scale_operator(2)
+
+
+@contextlib.contextmanager
+def _doomed(mode: str) -> Iterator[None]:
+    """In the operator's place, with its rights."""
+    script = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "doomed", "namespace": SYSTEM},
+        "data": {SCRIPT.name: SCRIPT.read_text("utf-8")},
+    }
+    deployed = kubectl_json("-n", SYSTEM, "get", f"deploy/{OPERATOR}")
+    spec = deployed["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    container["command"] = ["python3", f"/doomed/{SCRIPT.name}"]
+    container["args"] = []
+    container["image"] = operator_image()
+    container["env"].append({"name": "MODE", "value": mode})
+    container["volumeMounts"] = [
+        *container.get("volumeMounts", ()), {"name": "doomed", "mountPath": "/doomed"},
+    ]  # fmt: skip
+    container.pop("livenessProbe", None)
+    spec["volumes"] = [
+        *spec.get("volumes", ()), {"name": "doomed", "configMap": {"name": "doomed"}}
+    ]  # fmt: skip
+    spec["terminationGracePeriodSeconds"] = 0
+    spec["restartPolicy"] = "Never"
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "doomed", "namespace": SYSTEM},
+        "spec": spec,
+    }
+    items = {"apiVersion": "v1", "kind": "List", "items": [script, pod]}
+    kubectl("apply", "-f", "-", text=json.dumps(items))
+    try:
+        yield
+    finally:
+        kubectl("-n", SYSTEM, "delete", "pod/doomed", "cm/doomed", "--force", "--grace-period=0")
+
+
+def _deaths() -> list[str]:
+    """What the operator was at when it was killed, in order."""
+    text = kubectl("-n", SYSTEM, "exec", "doomed", "--", "cat", "/tmp/deaths")  # noqa: S108
+    return [line.split()[1] for line in text.splitlines()]
+
+
+@pytest.mark.parametrize("mode", ["after", "amid"])
+def test_killed_at_every_action(store: Store, mode: str) -> None:
+    """Of a scale-out and a scale-in; every operator does one action (or a part of one) and dies."""
+    store.apply(shards=2)
+    store.until_calm(shards=2)
+    with traffic(store) as clients, _no_operator(), _doomed(mode):
+        store.patch(shards=3)
+        store.until_calm(shards=3)
+        out = _deaths()
+        assert {"ScaleShard", "Introduce", "Replicate", "MoveSlots"} <= set(out), out
+        store.patch(shards=2)
+        status = store.until_calm(shards=2)
+        back = _deaths()[len(out) :]
+        assert {"MoveSlots", "Forget", "ScaleShard"} <= set(back) | {"Release"}, back
+        assert sum(shard["slots"] for shard in status["shards"]) == 16384
+        assert not any(shard["movingOut"] for shard in status["shards"])
+        clients.harmless()
+    store.until_calm(shards=2)
+
+
+def test_the_standby_takes_over(store: Store) -> None:
+    """The active operator's process is killed amid work; the other one ends it."""
+    store.apply(shards=2, replicasPerShard=0, rebalance={"maxKeysPerSecond": 1000})
+    store.until_calm(shards=2, replicas=0)
+    with traffic(store) as clients:
+        first = active_operator()
+        store.patch(shards=3)
+        store.until_status(lambda status: status["reason"] == "Rebalancing", "slots that move")
+        kill_container(SYSTEM, first, "python")
+        until(lambda: active_operator() not in {"", first}, "another active operator")
+        store.until_calm(shards=3, replicas=0)
+        clients.harmless()
+
+
+def test_an_upgrade_of_the_operator_touches_no_pod(store: Store) -> None:
+    """Its Deployment is rolled out anew; nodes and gateways stay as they are."""
+    store.apply()
+    store.until_calm()
+    before = {**store.pod_uids(), **{p["metadata"]["name"]: p["metadata"]["uid"]
+                                     for p in store.pods("gateway")}}  # fmt: skip
+    with traffic(store) as clients:
+        ruled = active_operator()
+        kubectl("-n", SYSTEM, "rollout", "restart", f"deploy/{OPERATOR}")
+        kubectl("-n", SYSTEM, "rollout", "status", f"deploy/{OPERATOR}", "--timeout=120s")
+        until(lambda: active_operator() not in {"", ruled}, "a new active operator")
+        store.patch(replicasPerShard=1, rebalance={"maxKeysPerSecond": 100000})
+        store.until_calm()
+        clients.harmless()
+    after = {**store.pod_uids(), **{p["metadata"]["name"]: p["metadata"]["uid"]
+                                    for p in store.pods("gateway")}}  # fmt: skip
+    assert after == before
+
+
+def test_without_an_operator(namespace: str) -> None:
+    """The store lives on, pods come back, gossip fails over; a deletion removes everything."""
+    store = Store(namespace)
+    store.apply()
+    store.until_calm()
+    with _no_operator():
+        with traffic(store) as clients:
+            master = store.masters()["shard-0"]
+            store.delete_pods(master)
+            clients.goes_on()
+        store.kubectl("delete", "shc", "demo", "--timeout=60s")
+        until(lambda: not _left(store), lambda: f"everything to go: {_left(store)}")
+
+
+def _left(store: Store) -> list[Document]:
+    kinds = "sts,pods,deploy,svc,cm,secret,netpol,pdb,role,rolebinding,sa,pvc"
+    labels = "app.kubernetes.io/instance=demo"
+    found = kubectl_json("-n", store.namespace, "get", kinds, "-l", labels)["items"]
+    return [f"{item['kind']}/{item['metadata']['name']}" for item in found]
