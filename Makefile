@@ -9,6 +9,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 SOURCES := core api operator tests tools
 
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+KIND_NAME ?= shardcluster
+E2E_WORKERS ?= 3
+OPERATOR_IMAGE := shardcluster-operator:$(VERSION)
+GATEWAY_IMAGE := shardcluster-api:$(VERSION)
+
 RUN_READY := $(VENV)/.ready-run
 DEV_READY := $(VENV)/.ready-dev
 
@@ -32,8 +38,17 @@ test: $(DEV_READY) ## unit tests, scenarios, and the tests against real Valkey p
 compose-test: $(DEV_READY) ## build the images and test them under Docker Compose
 	@$(BIN)/pytest tests/compose
 
+kind: ## make a kind cluster, build and load the images, install the operator (needs kind, docker, kubectl)
+	kind create cluster --name $(KIND_NAME) --config deploy/kind.yaml
+	docker build --target operator --tag $(OPERATOR_IMAGE) .
+	docker build --target api --tag $(GATEWAY_IMAGE) .
+	kind load docker-image --name $(KIND_NAME) $(OPERATOR_IMAGE) $(GATEWAY_IMAGE)
+	kubectl --context kind-$(KIND_NAME) apply -k deploy
+	kubectl --context kind-$(KIND_NAME) -n shardcluster-system rollout status deploy/shardcluster-operator --timeout=120s
+	@echo "Now: kubectl apply -f deploy/samples/shardcluster.yaml   (away again: kind delete cluster --name $(KIND_NAME))"
+
 e2e: $(DEV_READY) ## end-to-end tests on the Kubernetes that KUBECONFIG names (kind-…, localkube…)
-	@$(BIN)/pytest tests/e2e -m "not serial" -n 3 --dist worksteal --timeout 900
+	@$(BIN)/pytest tests/e2e -m "not serial" -n $(E2E_WORKERS) --dist worksteal --timeout 900
 	@$(BIN)/pytest tests/e2e -m serial --timeout 900
 
 bench-k8s: $(DEV_READY) ## measure on that Kubernetes; writes build/bench-k8s.json

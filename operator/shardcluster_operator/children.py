@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from shardcluster_operator.manifests import objects
-from shardcluster_runtime.kube import Kind, kind_of
+from shardcluster_runtime.kube import ApiError, Kind, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,6 +33,7 @@ CHILD_KINDS = (
     Kind("rbac.authorization.k8s.io/v1", "roles"),
     Kind("rbac.authorization.k8s.io/v1", "rolebindings"),
 )
+INVALID = 422
 
 
 def version_of(item: Manifest) -> tuple[str, Any]:
@@ -57,7 +58,7 @@ class Children:
         for manifest in objects(spec, self._place):
             kind = kind_of(manifest)
             applied[kind, manifest["metadata"]["name"]] = version_of(
-                await self._kube.apply(kind, manifest)
+                await self._apply(kind, manifest)
             )
         self._applied = applied
         for informer in self._found.values():
@@ -67,6 +68,18 @@ class Children:
             if (BUDGETS, meta["name"]) not in applied and self._ours(item):
                 precondition = {"preconditions": {"uid": meta["uid"]}}
                 await self._kube.delete(BUDGETS, self._place.namespace, meta["name"], precondition)
+
+    async def _apply(self, kind: Kind, manifest: Manifest) -> Manifest:
+        try:
+            return await self._kube.apply(kind, manifest)
+        except ApiError as error:
+            if error.status != INVALID:
+                raise
+        # What somebody else put into a list stays at an apply, and does not go with ours: here
+        # lists are replaced as a whole.
+        name = manifest["metadata"]["name"]
+        await self._kube.merge(kind, self._place.namespace, name, manifest)
+        return await self._kube.apply(kind, manifest)
 
     def as_applied(self, name: str) -> bool:
         """Whether each is there as it was applied last; `name` is the ShardCluster's."""

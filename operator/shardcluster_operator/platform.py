@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 from shardcluster.names import node_name, shard_number, split_node_name
 from shardcluster.observed import Address
 from shardcluster.quantities import parse_quantity
+from shardcluster.spec import KIND
 from shardcluster_operator.children import version_of
 from shardcluster_operator.informer import NotSynced
 from shardcluster_operator.manifests import (
     CLUSTER_LABEL,
     CONFIG_HASH_ANNOTATION,
     SHARD_LABEL,
+    claim_owners,
     config_hash,
     stateful_set,
 )
@@ -193,7 +195,22 @@ class KubernetesPlatform:
             for shard, count in {**with_slots, **nodes}.items():
                 if shard not in ending and count:
                     await self._apply(shard, count)
+            await self._own_claims()
             self._renewed = _config_hash(self._spec())
+
+    async def _own_claims(self) -> None:
+        """Volumes go with the ShardCluster, or don't, as the spec says now."""
+        storage = self._spec().storage
+        if storage is None:
+            return
+        wanted = claim_owners(self._spec(), self._place, storage)
+        for claim in await self._claims():
+            meta = claim["metadata"]
+            found = meta.get("ownerReferences", [])
+            others = [owner for owner in found if owner["kind"] != KIND]
+            if found != [*others, *wanted]:
+                owners = {"metadata": {"ownerReferences": [*others, *wanted]}}
+                await self._kube.merge(CLAIMS, meta["namespace"], meta["name"], owners)
 
     async def _apply(self, shard: str, nodes: int) -> None:
         manifest = stateful_set(self._spec(), self._place, shard, nodes)
@@ -230,30 +247,38 @@ class KubernetesPlatform:
                 meta = claim["metadata"]
                 await self._kube.merge(CLAIMS, meta["namespace"], meta["name"], size)
 
-    async def _claims(self, shard: str) -> list[Manifest]:
-        selector = f"{CLUSTER_LABEL}={self._name},{SHARD_LABEL}={shard}"
+    async def _claims(self, shard: str | None = None) -> list[Manifest]:
+        """Of one shard, or of all; raises ApiError."""
+        selector = f"{CLUSTER_LABEL}={self._name}"
+        if shard is not None:
+            selector += f",{SHARD_LABEL}={shard}"
         listed = await self._kube.list(CLAIMS, self._place.namespace, selector)
         found: list[Manifest] = listed["items"]
         return found
 
     async def scale_shard(self, shard: str, nodes: int) -> None:
-        """Apply the StatefulSet, or delete it with its volumes."""
+        """Apply the StatefulSet, or delete it; the volumes of nodes that go are deleted."""
         try:
             async with self._applying:
+                # First the volumes, which stay while their pods do: were they to come last, a
+                # crash would leave old data that rises again when the shard grows once more.
+                await self._delete_claims(shard, nodes)
                 if nodes:
                     await self._apply(shard, nodes)
                 else:
-                    await self._delete_shard(shard)
+                    foreground = {"propagationPolicy": "Foreground"}
+                    name = f"{self._name}-{shard}"
+                    await self._kube.delete(STATEFUL_SETS, self._place.namespace, name, foreground)
         except ApiError as error:
             message = f"{shard} could not be scaled to {nodes} nodes: {error}"
             raise PlatformUnable(message) from error
 
-    async def _delete_shard(self, shard: str) -> None:
-        namespace = self._place.namespace
-        foreground = {"propagationPolicy": "Foreground"}
-        await self._kube.delete(STATEFUL_SETS, namespace, f"{self._name}-{shard}", foreground)
+    async def _delete_claims(self, shard: str, nodes: int) -> None:
+        """Of all nodes but the first so many."""
         for claim in await self._claims(shard):
-            await self._kube.delete(CLAIMS, namespace, claim["metadata"]["name"])
+            meta = claim["metadata"]
+            if int(meta["name"].rpartition("-")[2]) >= nodes:
+                await self._kube.delete(CLAIMS, self._place.namespace, meta["name"])
 
     async def restart(self, node: str, *, fresh: bool) -> None:
         """Let the pod be made anew; `fresh` without its volume."""

@@ -112,7 +112,7 @@ def _tell(namespace: str) -> None:
         ("get", "events", "--sort-by=.lastTimestamp"),
     ):
         try:
-            print(kubectl("-n", namespace, *arguments))  # noqa: T201 - pytest shows it
+            print(kubectl("-n", namespace, *arguments))  # noqa: T201
         except Refused as error:
             print(error)  # noqa: T201
     print(operator_logs())  # noqa: T201

@@ -55,7 +55,7 @@ def _doom(number: int, mode: str) -> None:
     def named(self: Elector, kube: Any, namespace: str, name: str, _identity: str) -> None:
         begin(self, kube, namespace, name, IDENTITY)
 
-    Elector.__init__ = named  # type: ignore[method-assign]
+    Elector.__init__ = named  # type: ignore[method-assign, assignment]
 
 
 def _live_again_and_again() -> None:

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tests.e2e.kube import Document, gateway_image, kubectl, kubectl_json, operator_image
+from tests.e2e.kube import Document, gateway_image, kubectl, kubectl_json, operator_image, until
 
-__all__ = ["OPERATOR", "SYSTEM", "active_operator", "install", "operator_logs", "operator_pods"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = [
+    "OPERATOR",
+    "ROOT",
+    "SYSTEM",
+    "active_operator",
+    "install",
+    "operator_logs",
+    "operator_pods",
+    "without_operator",
+]
 
 ROOT = Path(__file__).resolve().parents[2]
 SYSTEM = "shardcluster-system"
@@ -36,6 +50,24 @@ def operator_pods() -> list[Document]:
         "items"
     ]
     return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
+
+def _scale_operator(replicas: int) -> None:
+    kubectl("-n", SYSTEM, "scale", f"deploy/{OPERATOR}", f"--replicas={replicas}")
+    until(lambda: len(operator_pods()) == replicas, f"{replicas} operators")
+    if replicas:
+        kubectl("-n", SYSTEM, "rollout", "status", f"deploy/{OPERATOR}", "--timeout=120s")
+
+
+@contextlib.contextmanager
+def without_operator() -> Iterator[None]:
+    """None runs meanwhile."""
+    _scale_operator(0)
+    until(lambda: not kubectl_json("-n", SYSTEM, "get", "pods")["items"], "no operator's pod")
+    try:
+        yield
+    finally:
+        _scale_operator(2)
 
 
 def active_operator() -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import functools
 import http.client
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
-    "Api", "Document", "Refused", "Store", "engine_image", "gateway_image", "kubectl", "kubectl_json",
+    "Api", "Document", "Refused", "Store", "engine_image", "gateway_image", "kubectl",
+    "kubectl_json",
     "manifest", "next_engine_image", "operator_image", "until",
 ]  # fmt: skip
 
 Document = dict[str, Any]
 
+VERSION = importlib.metadata.version("shardcluster")
 DEADLINE_S = 240.0
 POLL_S = 0.2
 KUBECTL_TIMEOUT_S = 150.0
@@ -48,12 +51,12 @@ def next_engine_image() -> str:
 
 def operator_image() -> str:
     """The operator's image under test."""
-    return os.environ.get("SHARDCLUSTER_E2E_OPERATOR_IMAGE", "localhost/shardcluster-operator:dev")
+    return os.environ.get("SHARDCLUSTER_E2E_OPERATOR_IMAGE", f"shardcluster-operator:{VERSION}")
 
 
 def gateway_image() -> str:
     """The gateway's; it has Python, aiohttp and redis-py, so that clients run in it, too."""
-    return os.environ.get("SHARDCLUSTER_E2E_GATEWAY_IMAGE", "localhost/shardcluster-api:dev")
+    return os.environ.get("SHARDCLUSTER_E2E_GATEWAY_IMAGE", f"shardcluster-api:{VERSION}")
 
 
 class Refused(AssertionError):

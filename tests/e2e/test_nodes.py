@@ -60,7 +60,8 @@ def _until_told(store: Store, lost: list[str]) -> Document:
 
 def _ready(machine: str) -> bool:
     found = kubectl_json("get", "node", machine)["status"]["conditions"]
-    return {c["type"]: c["status"] for c in found}["Ready"] == "True"
+    words: dict[str, str] = {c["type"]: c["status"] for c in found}
+    return words["Ready"] == "True"
 
 
 @pytest.mark.rig

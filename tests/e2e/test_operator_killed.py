@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.e2e.hand import kill_container
-from tests.e2e.installed import OPERATOR, SYSTEM, active_operator, operator_pods
-from tests.e2e.kube import Document, Store, kubectl, kubectl_json, operator_image, until
+from tests.e2e.installed import OPERATOR, SYSTEM, active_operator, without_operator
+from tests.e2e.kube import Store, kubectl, kubectl_json, operator_image, until
 from tests.e2e.traffic import traffic
 
 if TYPE_CHECKING:
@@ -20,23 +20,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.serial
 
 SCRIPT = Path(__file__).with_name("doomed_operator.py")
-
-
-def _scale_operator(replicas: int) -> None:
-    kubectl("-n", SYSTEM, "scale", f"deploy/{OPERATOR}", f"--replicas={replicas}")
-    until(lambda: len(operator_pods()) == replicas, f"{replicas} operators")
-    if replicas:
-        kubectl("-n", SYSTEM, "rollout", "status", f"deploy/{OPERATOR}", "--timeout=120s")
-
-
-@contextlib.contextmanager
-def _no_operator() -> Iterator[None]:
-    _scale_operator(0)
-    until(lambda: not kubectl_json("-n", SYSTEM, "get", "pods")["items"], "no operator's pod")
-    try:
-        yield
-    finally:
-        _scale_operator(2)
 
 
 @contextlib.contextmanager
@@ -89,7 +72,7 @@ def test_killed_at_every_action(store: Store, mode: str) -> None:
     """Of a scale-out and a scale-in; every operator does one action (or a part of one) and dies."""
     store.apply(shards=2)
     store.until_calm(shards=2)
-    with traffic(store) as clients, _no_operator(), _doomed(mode):
+    with traffic(store) as clients, without_operator(), _doomed(mode):
         store.patch(shards=3)
         store.until_calm(shards=3)
         out = _deaths()
@@ -142,7 +125,7 @@ def test_without_an_operator(namespace: str) -> None:
     store = Store(namespace)
     store.apply()
     store.until_calm()
-    with _no_operator():
+    with without_operator():
         with traffic(store) as clients:
             master = store.masters()["shard-0"]
             store.delete_pods(master)
@@ -151,7 +134,7 @@ def test_without_an_operator(namespace: str) -> None:
         until(lambda: not _left(store), lambda: f"everything to go: {_left(store)}")
 
 
-def _left(store: Store) -> list[Document]:
+def _left(store: Store) -> list[str]:
     kinds = "sts,pods,deploy,svc,cm,secret,netpol,pdb,role,rolebinding,sa,pvc"
     labels = "app.kubernetes.io/instance=demo"
     found = kubectl_json("-n", store.namespace, "get", kinds, "-l", labels)["items"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import itertools
 
+from tests.e2e.curl import Curl
 from tests.e2e.kube import SMALL, Document, Store, kubectl_json, next_engine_image, until
 from tests.e2e.traffic import traffic
 
@@ -109,7 +110,7 @@ def test_resources_and_settings(store: Store) -> None:
 
 
 def test_a_setting_the_engine_refuses(store: Store) -> None:
-    """The schema lets its name pass; the parser's sentence stands in the status, nothing changes."""
+    """The schema lets its name pass; the parser's words stand in the status, nothing changes."""
     store.apply(shards=1, replicasPerShard=0)
     store.until_calm(shards=1, replicas=0)
     store.patch(config={"hz": "often"})
@@ -134,8 +135,12 @@ def test_the_gateway(store: Store) -> None:
     store.patch(gateway={"replicas": 2, "readFrom": "master"})
     store.kubectl("rollout", "status", "deploy/demo-gateway", "--timeout=90s")
     until(lambda: len(store.pods("gateway")) == 2, "two gateways")
-    status = store.pods("gateway")[0]["spec"]["containers"][0]
-    assert any("master" in str(entry) for entry in (status.get("args", []), status.get("env", [])))
+    curl = Curl(store)
+    until(lambda: curl("GET", "/readyz")[0] == 200, "a gateway that serves")
+    assert curl("POST", "/write", {"key": "k", "value": "v"})[0] == 200
+    until(lambda: curl("GET", "/read?key=k")[1]["role"] == "master", "reads from the master")
+    store.patch(gateway={"replicas": 2, "readFrom": "replica"})
+    until(lambda: curl("GET", "/read?key=k")[1]["role"] == "replica", "reads from the replica")
     store.patch(gateway={"replicas": 0})
     until(lambda: not store.pods("gateway"), "no gateway")
     assert store.pod_uids() == before

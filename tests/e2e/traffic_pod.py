@@ -61,10 +61,15 @@ class _GatewayDoor:
             return int(await answer.read())
 
 
+class _OutcomeUnknown(OSError):
+    """The gateway says honestly that a write may have been applied or not."""
+
+
 async def _check(answer: aiohttp.ClientResponse) -> None:
     if answer.status >= 300:
-        message = f"{answer.status} {(await answer.text())[:300]}"
-        raise OSError(message)
+        message = f"{answer.status} {await answer.text()}"
+        unknown = '"outcome":"unknown"' in message
+        raise _OutcomeUnknown(message) if unknown else OSError(message[:300])
 
 
 class _DirectDoor:
@@ -101,7 +106,7 @@ class _DirectDoor:
                 self._client = None
                 with contextlib.suppress(Exception):
                     await client.aclose()
-            raise OSError(repr(error)) from error  # noqa: EM101, TRY003
+            raise OSError(repr(error)) from error
 
 
 TROUBLE = (OSError, TimeoutError, aiohttp.ClientError)
@@ -116,6 +121,7 @@ class _Kind:
     prefix: str
     failed: list[str] = field(default_factory=list)
     failures: int = 0
+    unknown: int = 0  # failures whose writes may have been applied
     wrong: list[str] = field(default_factory=list)
     acknowledged: dict[str, int] = field(default_factory=dict)
     tried: dict[str, int] = field(default_factory=dict)
@@ -124,12 +130,13 @@ class _Kind:
     writes: int = 0
 
     def reset(self) -> None:
-        self.failed, self.failures = [], 0
+        self.failed, self.failures, self.unknown = [], 0, 0
         self.gap_s = {}
         self.writes = 0
 
     def note(self, what: str, error: BaseException) -> None:
         self.failures += 1
+        self.unknown += isinstance(error, _OutcomeUnknown)
         if len(self.failed) < 20:
             self.failed.append(f"{time.time():.2f} {what}: {error!r}"[:400])
 
@@ -167,6 +174,7 @@ class _Kind:
         return {
             "writes": self.writes,
             "failures": self.failures,
+            "unknown": self.unknown,
             "failed": self.failed,
             "wrong": self.wrong,
             "gap_s": round(max([0.0, *self.gap_s.values(), *lasting]), 3),

@@ -27,6 +27,7 @@ from shardcluster_operator.manifests._gateway import gateway_objects
 from shardcluster_operator.manifests._network import network_objects
 from shardcluster_operator.manifests._nodes import (
     CONFIG_HASH_ANNOTATION,
+    claim_owners,
     config_hash,
     stateful_set,
     stateful_set_name,
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CLIENT_LABEL", "CLUSTER_LABEL", "CONFIG_HASH_ANNOTATION", "PASSWORD_KEY", "SHARD_LABEL",
-    "Manifest", "Place", "config_hash", "objects", "secret", "secret_name", "stateful_set",
-    "stateful_set_name",
+    "Manifest", "Place", "claim_owners", "config_hash", "objects", "secret", "secret_name",
+    "stateful_set", "stateful_set_name",
 ]  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
+from shardcluster.spec import API_VERSION, KIND
 from shardcluster_operator.manifests._common import (
     CLUSTER_LABEL,
     NODE,
@@ -28,7 +29,9 @@ from shardcluster_operator.manifests._pod import DATA, node_pod
 if TYPE_CHECKING:
     from shardcluster.spec import Spec, Storage
 
-__all__ = ["CONFIG_HASH_ANNOTATION", "config_hash", "stateful_set", "stateful_set_name"]
+__all__ = [
+    "CONFIG_HASH_ANNOTATION", "claim_owners", "config_hash", "stateful_set", "stateful_set_name",
+]  # fmt: skip
 
 CONFIG_HASH_ANNOTATION = "shardcluster.io/config-hash"
 HASH_CHARS = 16
@@ -74,31 +77,45 @@ def stateful_set(spec: Spec, place: Place, shard: str, nodes: int) -> Manifest:
                 },
                 "spec": node_pod(spec, shard),
             },
-            **(_claims(spec, spec.storage, shard) if spec.storage is not None else {}),
+            **(_claims(spec, place, spec.storage, shard) if spec.storage is not None else {}),
         },
     }
 
 
-def _claims(spec: Spec, storage: Storage, shard: str) -> Manifest:
+def claim_owners(spec: Spec, place: Place, storage: Storage) -> list[Manifest]:
+    """Whose end is the end of a volume: the ShardCluster's, or nobody's.
+
+    Never a StatefulSet's: that can be deleted by mistake and made anew.
+    """
+    if storage.keep_on_delete:
+        return []
+    return [{"apiVersion": API_VERSION, "kind": KIND, "name": spec.name, "uid": place.uid}]
+
+
+def _claims(spec: Spec, place: Place, storage: Storage, shard: str) -> Manifest:
     claim: Manifest = {
         "accessModes": ["ReadWriteOnce"],
         "resources": {"requests": {"storage": storage.size}},
     }
     if storage.storage_class_name is not None:
         claim["storageClassName"] = storage.storage_class_name
-    claim_labels = {**labels(spec, NODE), CLUSTER_LABEL: spec.name, SHARD_LABEL: shard}
+    about: Manifest = {
+        "name": DATA,
+        "labels": {**labels(spec, NODE), CLUSTER_LABEL: spec.name, SHARD_LABEL: shard},
+    }
+    if owners := claim_owners(spec, place, storage):
+        about["ownerReferences"] = owners
     return {
         "persistentVolumeClaimRetentionPolicy": {
-            "whenDeleted": "Retain" if storage.keep_on_delete else "Delete",
-            # A node that is taken away has handed everything over; its old data must not rise
-            # again when the shard grows once more.
-            "whenScaled": "Delete",
+            # Whoever deletes or scales a StatefulSet by hand has not decided about data.
+            "whenDeleted": "Retain",
+            "whenScaled": "Retain",
         },
         "volumeClaimTemplates": [
             {
                 "apiVersion": "v1",
                 "kind": "PersistentVolumeClaim",
-                "metadata": {"name": DATA, "labels": claim_labels},
+                "metadata": about,
                 "spec": claim,
             }
         ],
