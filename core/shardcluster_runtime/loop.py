@@ -124,7 +124,7 @@ class Controller:
 
     async def start(self) -> None:
         """Begin; raises PlatformUnable when the platform can't."""
-        await self._platform.start(self._woken_by_node)
+        await self._platform.start(self.wake)
         self._task = asyncio.create_task(self._run(), name="control-loop")
 
     async def stop(self, *, stop_nodes: bool) -> None:

@@ -80,6 +80,7 @@ class KubernetesPlatform:
         self._renewed = ""  # the configuration that all sets have
         self._why: dict[str, str] = {}  # why a pod of the set is not made, by the set's name
         self._asking: asyncio.Task[None] | None = None
+        self._wake: Callable[[], None] = lambda: None
         self.formed_before = False
         self.on_formed: Callable[[], Any] = lambda: None
 
@@ -98,10 +99,18 @@ class KubernetesPlatform:
         self._credentials.password_of = password  # whoever holds them logs in with the new one
 
     async def start(self, wake: Callable[[], None]) -> None:
-        """Wait for the first lists; the informers wake the loop through the session."""
-        del wake
+        """Wait for the first lists; `changed` is called when something in them changes."""
+        self._wake = wake
+        await self.synced()
+
+    async def synced(self) -> None:
+        """Return when the first lists have come."""
         await self._pods.synced.wait()
         await self._stateful_sets.synced.wait()
+
+    def changed(self) -> None:
+        """An informer has news of one of our pods or StatefulSets."""
+        self._wake()
 
     async def nodes(self) -> tuple[PlatformNode, ...]:
         """Every ordinal that a StatefulSet shall have, and every pod that is still there."""

@@ -160,9 +160,10 @@ class Session:
 
     def wake(self) -> None:
         """A pod or StatefulSet of it changed."""
-        if self._controller is not None:
-            self._controller.wake()
-        if self._platform is not None and not self._platform.as_applied(self._with_slots()):
+        if self._platform is None:
+            return
+        self._platform.changed()
+        if not self._platform.as_applied(self._with_slots()):
             self._dirty.set()
 
     def objects_changed(self) -> None:
@@ -224,7 +225,7 @@ class Session:
             self._old_password = self._password
         self._password = password
         await self._children.apply(self._spec())
-        await self._platform.start(self.wake)  # the first lists have come
+        await self._platform.synced()
         await self._hand_over_password()
         self._platform.log_in_with(password)
         await self._platform.renew(self._with_slots())

@@ -79,6 +79,8 @@ def operator(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Installed, once for all workers; its image."""
     _refuse_foreign_contexts()
     shared = tmp_path_factory.getbasetemp().parent
+    # What kubectl learnt of another cluster at the same address would be wrong here.
+    os.environ["KUBECACHEDIR"] = str(shared / "kubectl")
     done = shared / f"installed-{os.environ.get('PYTEST_XDIST_TESTRUNUID', uuid.uuid4().hex)}"
     with done.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

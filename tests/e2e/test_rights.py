@@ -177,7 +177,7 @@ def test_the_password_is_nowhere_to_be_seen(store: Store) -> None:
     for place, text in seen.items():
         assert password not in text, place
         assert encoded not in text, place
-    assert "shardcluster" in seen["demo-shard-0-0's process"]  # so there was something to see
+    assert "server" in seen["demo-shard-0-0's process"]  # so there was something to see
 
 
 def test_stores_of_one_name_in_two_namespaces(namespace: str) -> None:

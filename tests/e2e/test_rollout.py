@@ -32,8 +32,8 @@ def _one_at_a_time(store: Store, before: dict[str, str]) -> Document:
     def renewed() -> Document | None:
         nonlocal steps
         status = store.status()
-        away = [node["name"] for node in status["nodes"] if node["health"] != "Up"]
-        assert len(away) <= 1, away
+        away = [node for node in status["nodes"] if node["health"] != "Up"]
+        assert len(away) <= 1, (away, status["message"], status["events"])
         steps += status["reason"] == "Updating"
         uids = store.pod_uids()
         done = len(uids) == len(before) and all(uids[name] != uid for name, uid in before.items())
