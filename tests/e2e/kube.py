@@ -259,12 +259,15 @@ class Store:
         """Shard → the node that leads it; empty while nobody does."""
         return {shard["name"]: shard.get("master", "") for shard in self.status()["shards"]}
 
-    def until_another_leads(self, shard: str, than: str) -> None:
-        """Wait until the shard has a master, and not this one."""
-        until(
-            lambda: self.masters()[shard] not in {"", than},
-            f"another master of {shard} than {than}",
-        )
+    def life_of(self, node: str) -> tuple[str, int]:
+        """Another one after its pod was made anew or its container was started again."""
+        pod = self.pod_of(node)
+        starts = [c["restartCount"] for c in pod["status"].get("containerStatuses", ())]
+        return pod["metadata"]["uid"], sum(starts)
+
+    def until_another_life(self, node: str, before: tuple[str, int]) -> None:
+        """Wait until it was `life_of`, and is not."""
+        until(lambda: self.life_of(node) != before, f"another life of {node}")
 
     def delete_pods(self, *nodes: str) -> None:
         """Ask for their end, and don't wait for it."""

@@ -16,11 +16,10 @@ def test_each_master_deleted(store: Store) -> None:
     with traffic(store) as clients:
         for shard in ("shard-0", "shard-1", "shard-2"):
             master = store.masters()[shard]
-            uid = store.pod_uids()[master]
+            life = store.life_of(master)
             store.delete_pods(master)
-            store.until_another_leads(shard, master)
+            store.until_another_life(master, life)
             store.until_calm()
-            assert store.pod_uids()[master] != uid
         clients.harmless()
 
 
@@ -31,11 +30,11 @@ def test_kill_nine_of_each_master(store: Store) -> None:
     with traffic(store) as clients:
         for shard in ("shard-0", "shard-1", "shard-2"):
             master = store.masters()[shard]
-            uid = store.pod_uids()[master]
+            life = store.life_of(master)
             kill_engine(store, master)
-            store.until_another_leads(shard, master)
+            store.until_another_life(master, life)
             store.until_calm()
-            assert store.pod_uids()[master] == uid  # restarted in its place
+            assert store.life_of(master)[0] == life[0]  # restarted in its place
         clients.harmless(kills=True)
     assert "MasterLost" in store.event_reasons()
 
@@ -69,12 +68,14 @@ def test_one_shard_at_a_time_in_memory(store: Store) -> None:
         for shard in ("shard-0", "shard-1", "shard-2"):
             for _ in range(2):
                 master = store.masters()[shard]
+                life = store.life_of(master)
                 store.delete_pods(master)
-                store.until_another_leads(shard, master)
+                store.until_another_life(master, life)
                 store.until_calm()
             master = store.masters()[shard]
+            life = store.life_of(master)
             kill_engine(store, master)
-            store.until_another_leads(shard, master)
+            store.until_another_life(master, life)
             store.until_calm()
         clients.harmless(kills=True)
 

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Before this node is stopped: a master hands its slots to its most advanced replica and waits until
 # it is a replica itself, so that no write is lost and clients wait for a moment only.  When there
-# is nothing to hand over, or nobody to take it, it ends at once.
+# is nothing to hand over, or nobody to take it, it ends at once; only data that is in memory alone
+# waits for a replica that is away.
 set -u
 # shellcheck source=common.sh
 . "${CONF_FOLDER:-/etc/shardcluster}/common.sh"
@@ -18,6 +19,14 @@ owns_slots() {
     ask_self CLUSTER NODES | awk '
         $3 ~ /(^|,)myself(,|$)/ { for (i = 9; i <= NF; i++) if ($i !~ /^\[/) found = 1 }
         END { exit !found }'
+}
+
+# Whether it knows of any, be they down: one that is on its way back can still save the data.
+had_replicas() {
+    ask_self CLUSTER NODES | awk '
+        $3 ~ /(^|,)myself(,|$)/ { self = $1 }
+        { masters[$4] = 1 }
+        END { exit !(self in masters) }'
 }
 
 # The address of the replica that has most of what was written; nothing when none is connected.
@@ -41,14 +50,25 @@ best_replica() {
 }
 
 tenths=0
-while is_master; do
+while :; do
+    if ! is_master; then
+        # Clients that still take this node for the master learn of the new one by its MOVED; a
+        # write that came in the moment the engine ends would have an unknown fate.
+        sleep "${LINGER_S:-1.5}"
+        is_master || exit 0 # the heir was being stopped, too, and handed everything back
+    fi
     if [ $((tenths % again_tenths)) -eq 0 ]; then
         owns_slots || exit 0
         replica=$(best_replica)
-        [ -n "$replica" ] || exit 0
-        say "handing over to ${replica}"
-        # shellcheck disable=SC2086 # two words: host and port
-        ask 2 $replica CLUSTER FAILOVER >/dev/null
+        if [ -n "$replica" ]; then
+            say "handing over to ${replica}"
+            # shellcheck disable=SC2086 # two words: host and port
+            ask 2 $replica CLUSTER FAILOVER >/dev/null
+        elif [ "${SHARDCLUSTER_MEMORY_ONLY:-no}" = yes ] && had_replicas; then
+            say "waiting for a replica: the data is in memory alone"
+        else
+            exit 0
+        fi
     fi
     if [ "$tenths" -ge "$total_tenths" ]; then
         say "no replica has taken over in time"
