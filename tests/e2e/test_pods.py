@@ -85,8 +85,7 @@ def test_a_whole_shard_in_memory_is_lost(store: Store) -> None:
     store.apply(storage=None)
     store.until_calm()
     with traffic(store, may_lose=BOTH) as clients:
-        kill_engine(store, "shard-1-0")
-        kill_engine(store, "shard-1-1")
+        store.end_pods("shard-1-0", "shard-1-1")
         store.until_status(
             lambda status: (
                 any("shard-1" in note and "lost" in note for note in status["notes"])
@@ -117,8 +116,7 @@ def test_all_processes_killed_at_once_in_memory(store: Store) -> None:
     store.apply(storage=None)
     store.until_calm()
     with traffic(store, may_lose=BOTH) as clients:
-        pods = (f"demo-{node}" for node in store.pod_uids())
-        store.kubectl("delete", "pod", "--grace-period=0", "--force", *pods)
+        store.end_pods(*store.pod_uids())
         told = store.until_status(
             lambda status: any(event["reason"] == "DataLost" for event in status["events"]),
             "told that the data is lost",

@@ -24,6 +24,11 @@ def _engine(store: Store, node: str, *command: str) -> str:
     ).strip()  # fmt: skip
 
 
+def _runs(pod: Document) -> bool:
+    states = [c["state"] for c in pod["status"].get("containerStatuses", ())]
+    return "deletionTimestamp" not in pod["metadata"] and any("running" in s for s in states)
+
+
 def _one_at_a_time(store: Store, before: dict[str, str]) -> Document:
     """Wait until every pod is another; meanwhile at most one node may be away."""
     worst = itertools.count()
@@ -32,10 +37,11 @@ def _one_at_a_time(store: Store, before: dict[str, str]) -> Document:
     def renewed() -> Document | None:
         nonlocal steps
         status = store.status()
-        away = [node for node in status["nodes"] if node["health"] != "Up"]
-        assert len(away) <= 1, (away, status["message"], status["events"])
+        pods = store.pods()
+        there = [pod for pod in pods if _runs(pod)]
+        assert len(there) >= len(before) - 1, (status["message"], status["events"])
         steps += status["reason"] == "Updating"
-        uids = store.pod_uids()
+        uids = {store.node_of(pod): pod["metadata"]["uid"] for pod in pods}
         done = len(uids) == len(before) and all(uids[name] != uid for name, uid in before.items())
         return status if done else None
 

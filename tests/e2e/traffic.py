@@ -72,13 +72,14 @@ class Traffic:
         assert gateway["failures"] == gateway["unknown"], gateway["failed"]
         assert kills or not gateway["unknown"], gateway["failed"]
 
-    def goes_on(self) -> None:
-        """Wait until every key is written again, through both doors."""
+    def goes_on(self, *doors: str) -> None:
+        """Wait until every key is written again, through both doors or those named."""
 
         def all_written() -> bool:
             fresh = all(
                 report["writes"] >= WRITES_BEFORE and report["gap_s"] < 1.0
-                for report in self.ask("report").values()
+                for door, report in self.ask("report").items()
+                if door in (doors or BOTH)
             )
             if not fresh:
                 self.reset()
