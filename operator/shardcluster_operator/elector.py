@@ -29,6 +29,9 @@ RENEW_EVERY_S = 2.0
 LOOK_EVERY_S = 1.0
 CALL_S = 3.0
 
+GONE = ("",)  # in the place of a record
+UNKNOWN = "somebody"
+
 _log = logging.getLogger(__name__)
 
 
@@ -96,9 +99,7 @@ class Elector:
         sent_s = time.monotonic()
         lease = await self._kube.get(LEASES, self._namespace, self._name)
         if lease is None:
-            await self._kube.create(LEASES, self._manifest())
-            self._renewed_at_s = sent_s
-            return self._identity
+            return await self._make(sent_s)
         spec = lease["spec"]
         holder: str = spec.get("holderIdentity") or ""
         record = (holder, spec.get("renewTime"), spec.get("leaseTransitions"))
@@ -117,6 +118,22 @@ class Elector:
         if holder != self._identity:
             fields |= {"acquireTime": now, "leaseTransitions": spec.get("leaseTransitions", 0) + 1}
         await self._write(lease, fields)
+        self._renewed_at_s = sent_s
+        return self._identity
+
+    async def _make(self, sent_s: float) -> str:
+        """There is none.
+
+        One that was there and was deleted by hand may have a holder that has not noticed: for
+        others than that it counts as held for its whole time.
+        """
+        ours = self._renewed_at_s > 0 and sent_s - self._renewed_at_s < RENEW_DEADLINE_S
+        if not ours and self._seen:
+            if self._seen != GONE:
+                self._seen, self._seen_at_s = GONE, sent_s
+            if sent_s - self._seen_at_s <= LEASE_S:
+                return UNKNOWN
+        await self._kube.create(LEASES, self._manifest())
         self._renewed_at_s = sent_s
         return self._identity
 

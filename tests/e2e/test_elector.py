@@ -103,6 +103,24 @@ async def test_the_old_holder_stops_before_the_next_begins(
     assert await _holder(watching, namespace) == "new"
 
 
+async def test_a_lease_deleted_by_hand_stays_with_its_holder(
+    candidate: Callable[..., tuple[Elector, Gate]], namespace: str
+) -> None:
+    """Who stands by does not jump in before the holder has noticed."""
+    (old, gate), (new, _) = candidate("old"), candidate("new")
+    await old.acquire()
+    acquiring = asyncio.create_task(new.acquire())
+    await asyncio.sleep(1.5)  # it has seen who holds it
+    await gate.delete(LEASES, namespace, LEASE)
+    holding = asyncio.create_task(old.hold())
+    await asyncio.sleep(RENEW_DEADLINE_S)
+    assert not acquiring.done()
+    assert not holding.done()
+    assert await _holder(gate, namespace) == "old"
+    for task in (acquiring, holding):
+        task.cancel()
+
+
 async def test_who_was_away_sees_that_another_has_it(
     candidate: Callable[..., tuple[Elector, Gate]], namespace: str
 ) -> None:

@@ -84,14 +84,16 @@ def test_no_right_is_granted_that_is_not_used(store: Store, growing_class: str) 
     """A whole life of a store; every verb that the operator has is one that it needed."""
     disk = {"size": "64Mi", "storageClassName": growing_class, "keepOnDelete": False}
     begun = active_operator()
-    store.apply(shards=2, storage=disk)
+    store.apply(shards=2, storage=disk, gateway={"replicas": 2})
     store.until_calm(shards=2)
+    kubectl("-n", SYSTEM, "delete", "lease", OPERATOR)  # the one who is active makes it anew
     with traffic(store) as clients:
         store.patch(storage={**disk, "size": "96Mi"})
         until(lambda: _claimed(store) == {"96Mi"}, "claims that ask for more")
         store.until_calm(shards=2)
         store.patch(image=next_engine_image())
         store.until_calm(shards=2)
+        store.patch(gateway=None)  # one gateway needs no budget
         store.kubectl("scale", "shc", "demo", "--replicas=1")
         store.until_calm(shards=1)
         clients.harmless()
