@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import json
 import os
+import socket
 import sys
 import time
 import traceback
@@ -211,7 +212,7 @@ async def main() -> None:
         }
         writers = asyncio.gather(
             *(
-                kind.write(f"{kind.prefix}-{number}", ending)
+                kind.write(f"{kind.prefix}-{socket.gethostname()}-{number}", ending)
                 for kind in kinds.values()
                 for number in range(KEYS)
             )
