@@ -29,7 +29,7 @@ WRONG = (
 
 def _render(*settings: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["helm", "template", "shc", CHART, "--namespace", "default",
+        ["helm", "template", "shc", CHART, "--namespace", "default", "--kube-version=1.29.0",
          *(word for setting in settings for word in ("--set", setting))],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
