@@ -25,7 +25,7 @@ LOCKS = {
 }
 HEADER = "# Made by `make lock`; don't edit.\n"
 ADDRESS = re.compile(r"://|--(?:extra-)?index-url|--find-links|--trusted-host")
-PINNED = re.compile(r"^([a-z0-9][a-z0-9.-]*)==", re.MULTILINE)
+PINNED = re.compile(r"^([a-z0-9][a-z0-9.-]*)(?:\[[^]]*\])?==", re.MULTILINE)
 REQUIRED_NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -44,6 +44,8 @@ def main() -> None:
 def _write(name: str, selection: list[str]) -> None:
     constraints = [] if name == "dev" else ["--constraint=requirements/dev.txt"]
     options = ["--universal", "--generate-hashes", "--no-header", "--no-annotate", "--upgrade"]
+    # What is required as `name[extra]` is pinned so, too: pip 23 takes no other pin for it.
+    options += ["--no-strip-extras"]
     no_addresses = ["--no-emit-index-url", "--no-emit-find-links"]
     done = subprocess.run(
         [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "pyproject.toml",

@@ -7,10 +7,14 @@ needs (Content-Length, Connection).  So both answer alike.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from shardcluster_api.access import Role
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from shardcluster_api.errors import ApiError
     from shardcluster_api.router import Reply
 
@@ -37,6 +41,10 @@ class Request:
     body: bytes = b""
     query: str = ""
     key: bytes = b""  # of /v1/keys/…, decoded
+    method: str = "GET"
+    path: bytes = b""  # as it was sent: still %-encoded, without the query
+    headers: Mapping[bytes, bytes] = field(default_factory=dict)  # names in lower case
+    role: Role = Role.ADMIN
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 import flask
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
@@ -65,8 +66,9 @@ class LoopBridge:
 
     def answer(self, operation: Operation, request: Request) -> Answer:
         """Carry out a request in the loop."""
+        role = self._gateway.role_of(request.headers, request.query)
         work = asyncio.run_coroutine_threadsafe(
-            self._gateway.answer(operation, request), self._loop
+            self._gateway.answer(operation, replace(request, role=role)), self._loop
         )
         return work.result(BRIDGE_TIMEOUT_S)
 
@@ -171,37 +173,37 @@ def _view(operation: Operation, bridge: Bridge) -> Callable[..., flask.Response]
         if len(body) > operation.body_bytes_max:
             raise RequestEntityTooLarge
         asked = heads[0] if heads and request.method == "HEAD" else operation
+        path = _raw_path(request.environ)
+        key = unquote_to_bytes(path)[len(KEY_PREFIX) :] if "{key}" in operation.path else b""
+        query = request.query_string.decode("latin-1")
+        headers = {
+            name.lower().encode("latin-1"): value.encode("latin-1")
+            for name, value in request.headers
+        }
         return _response(
-            bridge.answer(
-                asked,
-                Request(
-                    body=body,
-                    query=request.query_string.decode("latin-1"),
-                    key=_raw_key(request.environ) if "{key}" in operation.path else b"",
-                ),
-            )
+            bridge.answer(asked, Request(body, query, key, request.method, path, headers))
         )
 
     return view
 
 
-def _raw_key(environment: Environment) -> bytes:
-    """The key's bytes, from the path as it was sent.
+def _raw_path(environment: Environment) -> bytes:
+    """The path as it was sent, still %-encoded.
 
     PATH_INFO should carry all bytes, but a2wsgi's and werkzeug's have lost those that are not
     UTF-8; servers tell the raw path under names of their own.
     """
     scope = environment.get("asgi.scope")
     if scope is not None:
-        return unquote_to_bytes(scope["raw_path"])[len(KEY_PREFIX) :]
-    prefix = f"{environment.get('SCRIPT_NAME', '')}{KEY_PREFIX}".encode("latin-1")
+        sent: bytes = scope["raw_path"]
+        return sent
+    mount = environment.get("SCRIPT_NAME", "").encode("latin-1")
     for name in ("REQUEST_URI", "RAW_URI"):
-        sent = environment.get(name, "").partition("?")[0]
-        path = unquote_to_bytes(sent.encode("latin-1"))
-        if path.startswith(prefix):
-            return path[len(prefix) :]
+        path: bytes = environment.get(name, "").partition("?")[0].encode("latin-1")
+        if path.startswith(mount + b"/"):
+            return path[len(mount) :]
     known: str = environment["PATH_INFO"]  # bytes as Latin-1, by the WSGI standard
-    return known.encode("latin-1")[len(KEY_PREFIX) :]
+    return quote(known.encode("latin-1")).encode()
 
 
 def _refuse_other_sites() -> flask.Response | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from shardcluster_api import codec, data
+from shardcluster_api.access import Role, refusal_of_role
 from shardcluster_api.answers import (
     BYTES_TYPE,
     Answer,
@@ -52,6 +53,7 @@ class Operation:
     gives: str = "Any"
     query: tuple[str, ...] = field(default=())
     statuses: tuple[int, ...] = (200,)
+    role: Role = Role.NONE  # the weakest that may
 
 
 # -- keys ----------------------------------------------------------------------------------
@@ -131,6 +133,10 @@ def _acked_headers(more: dict[str, Any]) -> Headers:
 async def _batch(gateway: Gateway, request: Request) -> Answer:
     codec.parse_query(request.query)
     items = codec.parse_batch(request.body)
+    if any(item.kind is not codec.ItemKind.GET for item in items):
+        refusal = refusal_of_role(request.role, Role.WRITE)
+        if refusal is not None:
+            raise refusal
     with gateway.admitted(len(items)):
         results = await data.batch(gateway.router, items)
     failed = sum(result["status"] >= 400 and result["status"] != 404 for result in results)
@@ -207,50 +213,63 @@ OPERATIONS: tuple[Operation, ...] = (
         "write", "POST", "/write", _write, "Store a value under a key",
         hot=True, body_bytes_max=BODY_BYTES_MAX, takes="Write", gives="Written",
         statuses=(200, 400, 409, 413, 502, 503, 507),
+        role=Role.WRITE,
     ),
     Operation(
         "read", "GET", "/read", _read_get, "Read a key",
         hot=True, gives="Read", query=("key", "consistency"), statuses=_DATA,
+        role=Role.READ,
     ),
     Operation(
         "read_by_body", "POST", "/read", _read_post, "Read a key named in the body",
         hot=True, takes="ReadRequest", gives="Read", statuses=_DATA,
+        role=Role.READ,
     ),
     Operation(
         "get_key", "GET", KEY_PATH, _key_get, "A key's bytes",
         hot=True, gives="Bytes", query=("consistency",), statuses=_DATA,
+        role=Role.READ,
     ),
     Operation(
         "head_key", "HEAD", KEY_PATH, _key_get, "Whether a key is there, and how long its value is",
         hot=True, gives="Nothing", query=("consistency",), statuses=_DATA,
+        role=Role.READ,
     ),
     Operation(
         "put_key", "PUT", KEY_PATH, _key_put, "Store the body's bytes under a key",
         hot=True, body_bytes_max=VALUE_BYTES_MAX, takes="Bytes", gives="Nothing",
         query=("ttl_seconds", "durability"), statuses=_STORED,
+        role=Role.WRITE,
     ),
     Operation(
         "delete_key", "DELETE", KEY_PATH, _key_delete, "Delete a key",
         hot=True, gives="Nothing", query=("durability",), statuses=(*_STORED, 404),
+        role=Role.WRITE,
     ),
     Operation(
         "batch", "POST", "/v1/batch", _batch, "Many reads, writes and deletes at once",
         hot=True, body_bytes_max=BODY_BYTES_MAX, takes="Batch", gives="BatchResults",
         statuses=(200, 400, 413, 503),
+        role=Role.READ,
     ),
     Operation(
         "add_node", "POST", "/add_node", _add_node, "Add a shard and move slots to it",
         takes="Empty", gives="Accepted", statuses=_CONTROL,
+        role=Role.ADMIN,
     ),
     Operation(
         "remove_node", "POST", "/remove_node", _remove_node, "Drain a shard and remove it",
         takes="RemoveNode", gives="Accepted", statuses=_CONTROL,
+        role=Role.ADMIN,
     ),
     Operation(
         "rebalance", "POST", "/rebalance", _rebalance, "Move slots to where the ring wants them",
         takes="Empty", gives="Accepted", statuses=_CONTROL,
+        role=Role.ADMIN,
     ),
-    Operation("status", "GET", "/status", _status, "Shards, nodes, progress and events"),
+    Operation(
+        "status", "GET", "/status", _status, "Shards, nodes, progress and events", role=Role.READ
+    ),
     Operation("healthz", "GET", "/healthz", _healthz, "Whether the process answers", hot=True),
     Operation(
         "readyz", "GET", "/readyz", _readyz, "Whether it can serve", hot=True, statuses=(200, 503)

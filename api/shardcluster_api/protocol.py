@@ -57,6 +57,8 @@ class _HotCycle:
         self._protocol = protocol
         self._query = query
         self._key = key
+        self._head = (protocol.parser.get_method().decode(), protocol.url.partition(b"?")[0])
+        self._headers = dict(protocol.headers)
 
     async def run_asgi(self, _app: Any) -> None:
         """Wait for the body, carry out, answer."""
@@ -66,7 +68,9 @@ class _HotCycle:
         if self.disconnected or (self.more_body and self.refusal is None):
             return
         if self.refusal is None:
-            request = Request(bytes(self.body), self._query.decode("latin-1"), self._key)
+            query = self._query.decode("latin-1")
+            role = protocol.gateway.role_of(self._headers, query)
+            request = Request(bytes(self.body), query, self._key, *self._head, self._headers, role)
             answer = await protocol.gateway.answer(self.operation, request)
         else:
             self.keep_alive = False
