@@ -21,6 +21,7 @@ from a2wsgi import WSGIMiddleware
 
 from shardcluster_api.app import LoopBridge, create_app
 from shardcluster_api.gateway import Gateway
+from shardcluster_api.limits import KEEP_ALIVE_S
 from shardcluster_api.protocol import GatewayProtocol
 from shardcluster_api.settings import PORT_MAX, Settings, SettingsError
 
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 FLASK_THREADS = 16
-KEEP_ALIVE_S = 75
 GRACE_S = 6  # for requests under way at the end; none may take longer than its deadline of 5 s
 BACKLOG = 2048
 EXIT_FAILED, EXIT_USAGE = 1, 2
@@ -152,6 +152,8 @@ def _say(message: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT; the exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    # Its warnings are one line for each request that is no HTTP; /metrics counts these.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     options = _options(arguments)
     try:
         settings = Settings.read(options.controller, options.seeds, resource=options.kubernetes)

@@ -7,10 +7,11 @@ Who goes over a limit gets a 4xx (theirs) or a 503 with Retry-After (ours), neve
 from __future__ import annotations
 
 __all__ = [
-    "BATCH_OPERATIONS_MAX", "BODY_BYTES_MAX", "BUFFERED_BYTES_MAX", "CONNECT_TIMEOUT_S",
-    "CONTROL_TIMEOUT_S", "DURABILITY_WAIT_S", "HEAD_BYTES_MAX", "HEDGE_AFTER_S", "IN_FLIGHT_MAX",
-    "KEY_BYTES_MAX", "RECEIVE_TIMEOUT_S", "REQUEST_DEADLINE_S", "RETRY_AFTER_S",
-    "TTL_SECONDS_MAX", "VALUE_BYTES_MAX", "WAIT_CONNECTIONS_MAX",
+    "BATCH_OPERATIONS_MAX", "BODY_BYTES_MAX", "BUFFERED_BYTES_MAX", "CONNECTIONS_MAX",
+    "CONNECT_TIMEOUT_S", "CONTROL_TIMEOUT_S", "DURABILITY_WAIT_S", "HEADERS_MAX", "HEAD_BYTES_MAX",
+    "HEAD_TIMEOUT_S", "HEDGE_AFTER_S", "IN_FLIGHT_MAX", "KEEP_ALIVE_S", "KEY_BYTES_MAX",
+    "RECEIVE_TIMEOUT_S", "REQUEST_DEADLINE_S", "RETRY_AFTER_S", "TTL_SECONDS_MAX",
+    "URL_BYTES_MAX", "VALUE_BYTES_MAX", "WAIT_CONNECTIONS_MAX",
 ]  # fmt: skip
 
 KEY_BYTES_MAX = 16 * 1024
@@ -19,11 +20,14 @@ VALUE_BYTES_MAX = 8 * 1024 * 1024
 BODY_BYTES_MAX = 16 * 1024 * 1024
 # The request line and all headers; a key of the largest size is three times as long in a path.
 HEAD_BYTES_MAX = 96 * 1024
+HEADERS_MAX = 100
+URL_BYTES_MAX = 64 * 1024
 BATCH_OPERATIONS_MAX = 1000
 TTL_SECONDS_MAX = 100 * 365 * 86_400
 
 IN_FLIGHT_MAX = 16_384  # operations under way at once; one batch counts once for each of its items
 BUFFERED_BYTES_MAX = 512 * 1024 * 1024  # of request bodies held at once
+CONNECTIONS_MAX = 20_000  # of clients at once; an idle one costs some KiB
 RETRY_AFTER_S = 1
 
 REQUEST_DEADLINE_S = 5.0  # all redirects, retries and waiting of one request together
@@ -31,5 +35,7 @@ CONNECT_TIMEOUT_S = 1.0
 HEDGE_AFTER_S = 0.25  # a read that waits longer is asked of another node, too
 DURABILITY_WAIT_S = 2.5  # for WAIT and WAITAOF; `appendfsync everysec` may take 2 s
 WAIT_CONNECTIONS_MAX = 64  # a node; each WAIT holds one connection while it waits
+HEAD_TIMEOUT_S = 10.0  # for the rest of a request's head; a client that drips it is cut off
 RECEIVE_TIMEOUT_S = 30.0  # for the rest of a request's body
+KEEP_ALIVE_S = 75  # a connection without a request is kept so long
 CONTROL_TIMEOUT_S = 10.0  # for the controller's answer to a change

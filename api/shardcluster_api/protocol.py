@@ -12,6 +12,7 @@ operation's limit, all bodies together by `BUFFERED_BYTES_MAX`.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
@@ -24,7 +25,14 @@ from uvicorn.protocols.http.httptools_impl import (
 from shardcluster_api.answers import Answer, Request, error_answer
 from shardcluster_api.errors import ApiError, TooBusy, TooLarge
 from shardcluster_api.guards import refusal_of_origin
-from shardcluster_api.limits import BUFFERED_BYTES_MAX, HEAD_BYTES_MAX, RECEIVE_TIMEOUT_S
+from shardcluster_api.heads import Head, head_too_large, read_head
+from shardcluster_api.limits import (
+    BUFFERED_BYTES_MAX,
+    CONNECTIONS_MAX,
+    HEAD_BYTES_MAX,
+    HEAD_TIMEOUT_S,
+    RECEIVE_TIMEOUT_S,
+)
 from shardcluster_api.operations import KEY_PATH, KEY_PREFIX, OPERATIONS
 
 if TYPE_CHECKING:
@@ -33,19 +41,20 @@ if TYPE_CHECKING:
 
 __all__ = ["GatewayProtocol"]
 
+FRAMING_FACTOR = 16  # a chunk of one byte has five around it
 LINGER_S = 1.0  # after a refusal, for the client to read it while it still sends
 _KEY_PREFIX = KEY_PREFIX.encode()
 _HOT = {(o.method.encode(), o.path.encode()): o for o in OPERATIONS if o.hot}
 _HOT_KEY = {o.method.encode(): o for o in OPERATIONS if o.hot and o.path == KEY_PATH}
+_REFUSED = replace(OPERATIONS[0], name="refused")  # stands for a request that is not understood
+_Parts = tuple[str, bytes, str, bytes, dict[bytes, bytes]]  # of a Request, between body and role
 _NO_BODY_STATUSES = frozenset({204, 304})
 
 
 class _HotCycle:
     """One hot request; the public attributes are those that uvicorn's protocol looks at."""
 
-    def __init__(
-        self, protocol: GatewayProtocol, operation: Operation, query: bytes, key: bytes
-    ) -> None:
+    def __init__(self, protocol: GatewayProtocol, operation: Operation, parts: _Parts) -> None:
         self.response_complete = False
         self.disconnected = False
         self.more_body = True
@@ -55,10 +64,7 @@ class _HotCycle:
         self.operation = operation
         self.refusal: ApiError | None = None
         self._protocol = protocol
-        self._query = query
-        self._key = key
-        self._head = (protocol.parser.get_method().decode(), protocol.url.partition(b"?")[0])
-        self._headers = dict(protocol.headers)
+        self._parts = parts
 
     async def run_asgi(self, _app: Any) -> None:
         """Wait for the body, carry out, answer."""
@@ -68,9 +74,9 @@ class _HotCycle:
         if self.disconnected or (self.more_body and self.refusal is None):
             return
         if self.refusal is None:
-            query = self._query.decode("latin-1")
-            role = protocol.gateway.role_of(self._headers, query)
-            request = Request(bytes(self.body), query, self._key, *self._head, self._headers, role)
+            query, _, _, _, headers = self._parts
+            role = protocol.gateway.role_of(headers, query)
+            request = Request(bytes(self.body), *self._parts, role)
             answer = await protocol.gateway.answer(self.operation, request)
         else:
             self.keep_alive = False
@@ -148,20 +154,64 @@ class GatewayProtocol(HttpToolsProtocol):
         self.gateway = gateway
         self._head_bytes: int | None = None  # received of a head that is not complete
         self._finished = False
+        self._in_body = False
+        self._piece_bytes = 0  # of the body, in the data that is parsed just now
+        self._body_bytes = self._framing_bytes = 0  # of the body, and of what stands around it
+        self._refusal: ApiError | None = None  # why the parser was stopped
         self._linger: asyncio.TimerHandle | None = None
+        self._waiting_for_head: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Asyncio's callback."""
+        super().connection_made(transport)
+        if len(self.connections) > CONNECTIONS_MAX:
+            self._refuse_connection(TooBusy(f"{CONNECTIONS_MAX} clients are connected already."))
+            return
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
 
     def data_received(self, data: bytes) -> None:
         """Asyncio's callback."""
         if self._finished:
             return  # refused and on its way out
+        body_of = self.cycle if self._in_body else None
+        self._piece_bytes = 0
         super().data_received(data)
+        if self._in_body and body_of is self.cycle:
+            self._check_framing(len(data))
         if self._head_bytes is not None and self.parser is not None:
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES_MAX:
-                self._refuse_connection(_head_too_large())
+                self._refuse_connection(head_too_large())
+        cycle: Any = self.cycle  # None before the first request
+        if self._waiting_for_head is None and (cycle is None or cycle.response_complete):
+            # uvicorn has no timer now, whether a part of a head came or only empty lines.
+            self._waiting_for_head = self.loop.call_later(HEAD_TIMEOUT_S, self._head_is_late)
+
+    def _check_framing(self, size: int) -> None:
+        """Refuse a chunked body that is mostly what stands between the chunks.
+
+        Extensions of chunks may be of any length for the parser, and say nothing to us.
+        """
+        self._framing_bytes += size - self._piece_bytes
+        if self._framing_bytes > HEAD_BYTES_MAX + FRAMING_FACTOR * self._body_bytes:
+            message = "The chunks of the body are mostly extensions."
+            self._refuse_connection(ApiError(400, "BadRequest", message))
+
+    def _head_is_late(self) -> None:
+        message = f"The head did not arrive within {HEAD_TIMEOUT_S:.0f} s."
+        self._refuse_connection(ApiError(408, "RequestTimeout", message))
+
+    def _head_is_there(self) -> None:
+        self._head_bytes = None
+        if self._waiting_for_head is not None:
+            self._waiting_for_head.cancel()
+            self._waiting_for_head = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Asyncio's callback."""
+        self._head_is_there()
         if self._linger is not None:
             self._linger.cancel()
         for cycle in (self.cycle, *(waiting for waiting, _ in self.pipeline)):
@@ -172,16 +222,30 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """For what is not HTTP, in place of uvicorn's plain text."""
-        self._refuse_connection(ApiError(400, "BadRequest", msg))
+        self._refuse_connection(self._refusal or ApiError(400, "BadRequest", msg))
 
     def _refuse_connection(self, error: ApiError) -> None:
-        answer = error_answer(error)
-        head = (
-            b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-            % len(answer.body)
-        )
-        self.transport.write(STATUS_LINE[answer.status] + head + answer.body)
-        self.finish(lingering=True)
+        """Answer with an error when its turn comes, and read nothing more."""
+        if self._finished:
+            return
+        self._finished = True
+        cycle: Any = self.cycle  # None before the first request
+        if self._in_body and cycle is not None:
+            if cycle.response_complete or getattr(cycle, "response_started", False):
+                self.transport.close()  # it has its answer already
+                return
+            if isinstance(cycle, _HotCycle):
+                cycle.refuse(error)  # it is this request that is broken
+                return
+            # The Flask app gets half a body: as if the client had gone.
+            cycle.disconnected = cycle.response_complete = True
+            cycle.message_event.set()
+            if self.pipeline and self.pipeline[0][0] is cycle:
+                self.pipeline.popleft()
+                cycle.response_complete = False  # others are before it
+        refused = _HotCycle(self, _REFUSED, ("", b"", "", b"", {}))
+        refused.refusal = error
+        self._enqueue(refused)
 
     def finish(self, *, lingering: bool) -> None:
         """Close; `lingering` gives a client that still sends the time to read the answer."""
@@ -193,6 +257,15 @@ class GatewayProtocol(HttpToolsProtocol):
             self.transport.write_eof()
         self._linger = self.loop.call_later(LINGER_S, self.transport.close)
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Parser's callback."""
+        if self._head_bytes is None:
+            self._refusal = ApiError(
+                400, "BadRequest", "Headers after the body are not taken here."
+            )
+            raise self._refusal
+        super().on_header(name, value)
+
     def on_message_begin(self) -> None:
         """Parser's callback."""
         self._head_bytes = 0
@@ -200,7 +273,17 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Parser's callback: take a hot request, leave the others to uvicorn."""
-        self._head_bytes = None
+        self._head_is_there()
+        self._in_body, self._framing_bytes, self._body_bytes = True, 0, 0
+        version = self.parser.get_http_version()
+        head = read_head(version, self.url, self.headers)
+        if head.refusal is None and self.parser.should_upgrade():
+            head.refusal = ApiError(
+                400, "BadRequest", "This gateway upgrades to no other protocol."
+            )
+        if head.refusal is not None:
+            self._refusal = head.refusal
+            raise head.refusal  # the parser ends with it, and uvicorn calls `send_400_response`
         path, _, query = self.url.partition(b"?")
         method = self.parser.get_method()
         hot = _HOT.get((method, path))
@@ -208,13 +291,16 @@ class GatewayProtocol(HttpToolsProtocol):
         if hot is None and path.startswith(_KEY_PREFIX):
             hot = _HOT_KEY.get(method)
             key = unquote_to_bytes(path[len(_KEY_PREFIX) :])
-        if hot is None or b"#" in self.url or self.parser.should_upgrade():
+        if hot is None:
             super().on_headers_complete()
             return
-        cycle = _HotCycle(self, hot, query, key)
-        version = self.parser.get_http_version()
+        text = query.decode("latin-1")
+        cycle = _HotCycle(self, hot, (text, key, method.decode(), path, dict(self.headers)))
         cycle.keep_alive = version != "1.0" and self.parser.should_keep_alive()
-        cycle.refusal = self._refusal(hot)
+        cycle.refusal = _refusal(hot, head)
+        self._enqueue(cycle)
+
+    def _enqueue(self, cycle: _HotCycle) -> None:
         previous: RequestResponseCycle | None = self.cycle  # None before the first request
         # uvicorn's protocol looks only at what _HotCycle has, too
         self.cycle = cycle  # type: ignore[assignment]
@@ -229,26 +315,10 @@ class GatewayProtocol(HttpToolsProtocol):
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
 
-    def _refusal(self, operation: Operation) -> ApiError | None:
-        """What the head alone is reason enough to refuse."""
-        size = len(self.url)
-        length, origin, host = b"0", None, None
-        for name, value in self.headers:
-            size += len(name) + len(value) + 4
-            if name == b"content-length":
-                length = value
-            elif name == b"origin":
-                origin = value.decode("latin-1")
-            elif name == b"host":
-                host = value.decode("latin-1")
-        if size > HEAD_BYTES_MAX:
-            return _head_too_large()
-        if int(length) > operation.body_bytes_max:
-            return _too_large(operation)
-        return refusal_of_origin(operation.method, origin, host)
-
     def on_body(self, body: bytes) -> None:
         """Parser's callback."""
+        self._piece_bytes += len(body)
+        self._body_bytes += len(body)
         if isinstance(self.cycle, _HotCycle):
             self.cycle.take(body)
         else:
@@ -256,6 +326,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Parser's callback."""
+        self._in_body = False
         if isinstance(self.cycle, _HotCycle):
             self.cycle.more_body = False
             self.cycle.message_event.set()
@@ -263,9 +334,12 @@ class GatewayProtocol(HttpToolsProtocol):
             super().on_message_complete()
 
 
+def _refusal(operation: Operation, head: Head) -> ApiError | None:
+    """What the head alone is reason enough to refuse."""
+    if head.body_bytes is not None and head.body_bytes > operation.body_bytes_max:
+        return _too_large(operation)
+    return refusal_of_origin(operation.method, head.origin, head.host)
+
+
 def _too_large(operation: Operation) -> ApiError:
     return TooLarge(f"The body is longer than {operation.body_bytes_max} bytes.")
-
-
-def _head_too_large() -> ApiError:
-    return ApiError(431, "TooLarge", f"The request's head is longer than {HEAD_BYTES_MAX} bytes.")
