@@ -14,7 +14,7 @@ import logging
 import os
 import socket
 import sys
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 from a2wsgi import WSGIMiddleware
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from a2wsgi.wsgi_typing import WSGIApp
 
-__all__ = ["main"]
+__all__ = ["main", "server_config"]
 
 FLASK_THREADS = 16
 GRACE_S = 6  # for requests under way at the end; none may take longer than its deadline of 5 s
@@ -84,8 +84,20 @@ async def _serve(options: argparse.Namespace, settings: Settings, listener: sock
         sys.stdout.write(f"ShardCluster gateway: http://{shown}:{port} (store: {store})\n")
         sys.stdout.flush()
 
-    config = uvicorn.Config(
-        WSGIMiddleware(cast("WSGIApp", create_app(bridge)), workers=FLASK_THREADS),
+    flask_app = WSGIMiddleware(cast("WSGIApp", create_app(bridge)), workers=FLASK_THREADS)
+    config = server_config(gateway, flask_app)
+    try:
+        await _Server(config, gateway, options.drain_seconds, announce).serve([listener])
+    finally:
+        await gateway.close()
+
+
+def server_config(gateway: Gateway, cold: Any) -> uvicorn.Config:
+    """How uvicorn serves the gateway; `cold` is the ASGI app for what the protocol leaves."""
+    # Its warnings are one line for each request that is no HTTP; /metrics counts these.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    return uvicorn.Config(
+        cold,
         http=functools.partial(GatewayProtocol, gateway),  # type: ignore[arg-type]
         ws="none",
         lifespan="off",
@@ -96,10 +108,6 @@ async def _serve(options: argparse.Namespace, settings: Settings, listener: sock
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
     )
-    try:
-        await _Server(config, gateway, options.drain_seconds, announce).serve([listener])
-    finally:
-        await gateway.close()
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -152,8 +160,6 @@ def _say(message: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT; the exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    # Its warnings are one line for each request that is no HTTP; /metrics counts these.
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     options = _options(arguments)
     try:
         settings = Settings.read(options.controller, options.seeds, resource=options.kubernetes)

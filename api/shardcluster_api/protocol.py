@@ -274,7 +274,6 @@ class GatewayProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Parser's callback: take a hot request, leave the others to uvicorn."""
         self._head_is_there()
-        self._in_body, self._framing_bytes, self._body_bytes = True, 0, 0
         version = self.parser.get_http_version()
         head = read_head(version, self.url, self.headers)
         if head.refusal is None and self.parser.should_upgrade():
@@ -284,6 +283,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if head.refusal is not None:
             self._refusal = head.refusal
             raise head.refusal  # the parser ends with it, and uvicorn calls `send_400_response`
+        self._in_body, self._framing_bytes, self._body_bytes = True, 0, 0
         path, _, query = self.url.partition(b"?")
         method = self.parser.get_method()
         hot = _HOT.get((method, path))

@@ -35,6 +35,10 @@ _KEEP_ALIVE = {
     },
 }
 
+# What the parser raises for a reply that can't be, or for one that nobody asked for (IndexError). A
+# map with a map as key is RESP, but no dict (TypeError); a length may be beyond all memory.
+_NOT_RESP = (hiredis.ProtocolError, IndexError, TypeError, ValueError, OverflowError, MemoryError)
+
 Argument = bytes | str | int | float
 
 
@@ -123,9 +127,13 @@ class NodeConnection(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         credentials = credentials or Credentials()
         async with asyncio.timeout(timeout_s):
-            _, connection = await loop.create_connection(
-                lambda: cls(address, on_closed), address.host, address.port, ssl=credentials.tls
-            )
+            try:
+                _, connection = await loop.create_connection(
+                    lambda: cls(address, on_closed), address.host, address.port, ssl=credentials.tls
+                )
+            except (UnicodeError, OverflowError) as error:  # of a host or port that can't be one
+                message = f"{address} is no address"
+                raise OSError(message) from error
             try:
                 if (password := credentials.password) is not None:
                     user = (credentials.username,) if credentials.username else ()
@@ -221,7 +229,7 @@ class NodeConnection(asyncio.Protocol):
                 future = waiting.popleft()
                 if not future.done():
                     future.set_result(reply)
-        except (hiredis.ProtocolError, IndexError) as error:
+        except _NOT_RESP as error:
             if self._transport is not None:
                 self._transport.abort()
             self._ended(f"not RESP: {error}")
