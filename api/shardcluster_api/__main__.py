@@ -21,6 +21,7 @@ from a2wsgi import WSGIMiddleware
 
 from shardcluster_api.app import LoopBridge, create_app
 from shardcluster_api.gateway import Gateway
+from shardcluster_api.guards import COMMON_HEADERS
 from shardcluster_api.limits import KEEP_ALIVE_S
 from shardcluster_api.protocol import GatewayProtocol
 from shardcluster_api.settings import PORT_MAX, Settings, SettingsError
@@ -84,8 +85,8 @@ async def _serve(options: argparse.Namespace, settings: Settings, listener: sock
         sys.stdout.write(f"ShardCluster gateway: http://{shown}:{port} (store: {store})\n")
         sys.stdout.flush()
 
-    flask_app = WSGIMiddleware(cast("WSGIApp", create_app(bridge)), workers=FLASK_THREADS)
-    config = server_config(gateway, flask_app)
+    flask_app = cast("WSGIApp", create_app(bridge, settings.cors))
+    config = server_config(gateway, WSGIMiddleware(flask_app, workers=FLASK_THREADS))
     try:
         await _Server(config, gateway, options.drain_seconds, announce).serve([listener])
     finally:
@@ -105,6 +106,7 @@ def server_config(gateway: Gateway, cold: Any) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        headers=list(COMMON_HEADERS),
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
     )

@@ -139,6 +139,8 @@ class Gateway:
         except Exception:  # noqa: BLE001 - a bug of ours: the log gets it, the client a 500
             _log.exception("%s failed", operation.name)
             answer = error_answer(ApiError(500, "InternalError", "The gateway failed on this."))
+        if self.settings.cors.origins:
+            answer = self.settings.cors.marked(answer, request.headers.get(b"origin"))
         self.metrics.answered(operation.name, answer.status, time.perf_counter() - began_s)
         return answer
 

@@ -37,6 +37,7 @@ from shardcluster_api.operations import KEY_PATH, KEY_PREFIX, OPERATIONS
 
 if TYPE_CHECKING:
     from shardcluster_api.gateway import Gateway
+    from shardcluster_api.guards import Cors
     from shardcluster_api.operations import Operation
 
 __all__ = ["GatewayProtocol"]
@@ -297,7 +298,7 @@ class GatewayProtocol(HttpToolsProtocol):
         text = query.decode("latin-1")
         cycle = _HotCycle(self, hot, (text, key, method.decode(), path, dict(self.headers)))
         cycle.keep_alive = version != "1.0" and self.parser.should_keep_alive()
-        cycle.refusal = _refusal(hot, head)
+        cycle.refusal = _refusal(hot, head, self.gateway.settings.cors)
         self._enqueue(cycle)
 
     def _enqueue(self, cycle: _HotCycle) -> None:
@@ -334,11 +335,11 @@ class GatewayProtocol(HttpToolsProtocol):
             super().on_message_complete()
 
 
-def _refusal(operation: Operation, head: Head) -> ApiError | None:
+def _refusal(operation: Operation, head: Head, cors: Cors) -> ApiError | None:
     """What the head alone is reason enough to refuse."""
     if head.body_bytes is not None and head.body_bytes > operation.body_bytes_max:
         return _too_large(operation)
-    return refusal_of_origin(operation.method, head.origin, head.host)
+    return refusal_of_origin(operation.method, head.origin, head.host, cors)
 
 
 def _too_large(operation: Operation) -> ApiError:

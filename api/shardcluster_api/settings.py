@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from shardcluster.observed import Address
 from shardcluster.tokens import TokensError
 from shardcluster_api.access import Role
+from shardcluster_api.guards import NO_CORS, Cors, parse_origins
 from shardcluster_api.tokens import Tokens
 from shardcluster_runtime.wire import Credentials
 
@@ -40,6 +41,7 @@ class Settings:
     resource: tuple[str, str] | None = None  # namespace and name of a ShardCluster on Kubernetes
     tokens: Tokens | None = None  # without them everybody is an admin
     metrics_role: Role = Role.NONE
+    cors: Cors = NO_CORS
 
     @classmethod
     def read(
@@ -52,8 +54,8 @@ class Settings:
         """The arguments, else SHARDCLUSTER_CONTROLLER, _SEEDS, _KUBERNETES; _USERNAME, _PASSWORD.
 
         SHARDCLUSTER_PASSWORD_FILE instead of the last names a file.  SHARDCLUSTER_TOKENS_FILE,
-        _METRICS_ROLE: see docs/access.md.  Raises SettingsError, also when there is none of the
-        first three.
+        _METRICS_ROLE, _CORS_ORIGINS: see docs/access.md.  Raises SettingsError, also when there is
+        none of the first three.
         """
         resource = resource or environment.get("SHARDCLUSTER_KUBERNETES") or ""
         controller_url = controller_url or environment.get("SHARDCLUSTER_CONTROLLER") or None
@@ -79,6 +81,7 @@ class Settings:
             named,
             tokens=_tokens(environment),
             metrics_role=_metrics_role(environment),
+            cors=_cors(environment),
         )
 
 
@@ -98,6 +101,14 @@ def _tokens(environment: Mapping[str, str]) -> Tokens | None:
         return Tokens(Path(path))
     except (OSError, TokensError) as error:
         message = f"SHARDCLUSTER_TOKENS_FILE ({path}) can't be used: {error}."
+        raise SettingsError(message) from error
+
+
+def _cors(environment: Mapping[str, str]) -> Cors:
+    try:
+        return parse_origins(environment.get("SHARDCLUSTER_CORS_ORIGINS") or "")
+    except ValueError as error:
+        message = f"SHARDCLUSTER_CORS_ORIGINS: {error}."
         raise SettingsError(message) from error
 
 
