@@ -82,7 +82,8 @@ async def _serve(options: argparse.Namespace, settings: Settings, listener: sock
 
     def announce() -> None:
         shown = f"[{host}]" if ":" in host else host
-        sys.stdout.write(f"ShardCluster gateway: http://{shown}:{port} (store: {store})\n")
+        scheme = "http" if settings.https is None else "https"
+        sys.stdout.write(f"ShardCluster gateway: {scheme}://{shown}:{port} (store: {store})\n")
         sys.stdout.flush()
 
     flask_app = cast("WSGIApp", create_app(bridge, settings.cors))
@@ -97,6 +98,7 @@ def server_config(gateway: Gateway, cold: Any) -> uvicorn.Config:
     """How uvicorn serves the gateway; `cold` is the ASGI app for what the protocol leaves."""
     # Its warnings are one line for each request that is no HTTP; /metrics counts these.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    https = gateway.settings.https
     return uvicorn.Config(
         cold,
         http=functools.partial(GatewayProtocol, gateway),  # type: ignore[arg-type]
@@ -107,6 +109,7 @@ def server_config(gateway: Gateway, cold: Any) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         headers=list(COMMON_HEADERS),
+        ssl_context_factory=None if https is None else lambda _config, _default: https.context,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
     )

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     from shardcluster_api.answers import Answer, Request
     from shardcluster_api.control_plane import ControlPlane
+    from shardcluster_api.files import Followed
     from shardcluster_api.operations import Operation
     from shardcluster_api.settings import Settings
-    from shardcluster_api.tokens import Reloaded
 
 __all__ = ["Gateway"]
 
@@ -53,7 +53,8 @@ class Gateway:
         self.topology = Topology(settings.seeds, settings.credentials, self.metrics)
         self.router = Router(self.topology, self.metrics)
         self.draining = False
-        self.reloaded: list[Reloaded] = [settings.tokens] if settings.tokens is not None else []
+        followed = (settings.tokens, settings.https, settings.node_tls)
+        self.followed: list[Followed] = [file for file in followed if file is not None]
         self.in_flight = 0
         self.buffered_bytes = 0  # of bodies that the fast protocol holds
         self.state: dict[str, Any] | None = None  # the last one the controller told
@@ -83,7 +84,7 @@ class Gateway:
         return sum(link.connected for link in self.topology.links.values())
 
     def _broken_files(self) -> int:
-        return sum(bool(file.broken) for file in self.reloaded)
+        return sum(bool(file.broken) for file in self.followed)
 
     def unready(self) -> str:
         """Why it can't serve, or nothing.
@@ -171,7 +172,7 @@ class Gateway:
         """Take in files that change while the gateway lives."""
         while True:
             await asyncio.sleep(RELOAD_INTERVAL_S)
-            for file in self.reloaded:
+            for file in self.followed:
                 file.reload()
 
     def view(self) -> dict[str, Any]:

@@ -67,26 +67,31 @@ class Overloaded(Exception):
 class Credentials:
     """How to log in to nodes; kept out of every repr, log and status."""
 
-    __slots__ = ("password_of", "tls", "username")
+    __slots__ = ("password_of", "tls_of", "username")
 
     def __init__(
         self,
         password: str | Callable[[], str] | None = None,
         username: str | None = None,
-        tls: ssl.SSLContext | None = None,
+        tls: ssl.SSLContext | Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
         """No password means no AUTH is sent; `tls` None means plain TCP.
 
-        A function is asked at every login, for a password that can change.
+        A function is asked at every login, for a password or certificate that can change.
         """
         self.password_of = password
         self.username = username
-        self.tls = tls
+        self.tls_of = tls
 
     @property
     def password(self) -> str | None:
         """As it is now."""
         return self.password_of() if callable(self.password_of) else self.password_of
+
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        """As it is now."""
+        return self.tls_of() if callable(self.tls_of) else self.tls_of
 
     def __repr__(self) -> str:
         """Nothing of the secret."""
