@@ -18,6 +18,7 @@ from shardcluster_api.access import Role, refusal_of_role
 from shardcluster_api.answers import error_answer
 from shardcluster_api.control_plane import HttpControlPlane, NoControlPlane
 from shardcluster_api.errors import ApiError, TooBusy
+from shardcluster_api.fast import FastLane
 from shardcluster_api.limits import IN_FLIGHT_MAX
 from shardcluster_api.metrics import Metrics
 from shardcluster_api.router import Policy, Router
@@ -50,6 +51,7 @@ class Gateway:
         self.metrics = Metrics()
         self.topology = Topology(settings.seeds, settings.credentials, self.metrics)
         self.router = Router(self.topology, self.metrics)
+        self.fast = FastLane(self)
         self.draining = False
         self.in_flight = 0
         self.buffered_bytes = 0  # of bodies that the fast protocol holds

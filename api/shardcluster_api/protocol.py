@@ -12,13 +12,12 @@ operation's limit, all bodies together by `BUFFERED_BYTES_MAX`.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote_to_bytes
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote, unquote_to_bytes
 
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
-    RequestResponseCycle,
 )
 
 from shardcluster_api.answers import Answer, Request, error_answer
@@ -28,6 +27,9 @@ from shardcluster_api.limits import BUFFERED_BYTES_MAX, HEAD_BYTES_MAX, RECEIVE_
 from shardcluster_api.operations import KEY_PATH, KEY_PREFIX, OPERATIONS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from shardcluster_api.fast import FastCycle
     from shardcluster_api.gateway import Gateway
     from shardcluster_api.operations import Operation
 
@@ -40,11 +42,20 @@ _HOT_KEY = {o.method.encode(): o for o in OPERATIONS if o.hot and o.path == KEY_
 _NO_BODY_STATUSES = frozenset({204, 304})
 
 
+class _Head(NamedTuple):
+    """What a request's head says."""
+
+    method: str
+    path: bytes
+    query: str
+    headers: Mapping[bytes, bytes]
+
+
 class _HotCycle:
     """One hot request; the public attributes are those that uvicorn's protocol looks at."""
 
     def __init__(
-        self, protocol: GatewayProtocol, operation: Operation, query: bytes, key: bytes
+        self, protocol: GatewayProtocol, operation: Operation, head: _Head, key: bytes
     ) -> None:
         self.response_complete = False
         self.disconnected = False
@@ -55,10 +66,8 @@ class _HotCycle:
         self.operation = operation
         self.refusal: ApiError | None = None
         self._protocol = protocol
-        self._query = query
+        self._head = head
         self._key = key
-        self._head = (protocol.parser.get_method().decode(), protocol.url.partition(b"?")[0])
-        self._headers = dict(protocol.headers)
 
     async def run_asgi(self, _app: Any) -> None:
         """Wait for the body, carry out, answer."""
@@ -68,9 +77,9 @@ class _HotCycle:
         if self.disconnected or (self.more_body and self.refusal is None):
             return
         if self.refusal is None:
-            query = self._query.decode("latin-1")
-            role = protocol.gateway.role_of(self._headers, query)
-            request = Request(bytes(self.body), query, self._key, *self._head, self._headers, role)
+            method, path, query, headers = self._head
+            role = protocol.gateway.role_of(headers, query)
+            request = Request(bytes(self.body), query, self._key, method, path, headers, role)
             answer = await protocol.gateway.answer(self.operation, request)
         else:
             self.keep_alive = False
@@ -80,7 +89,7 @@ class _HotCycle:
         if protocol.flow.write_paused and not self.disconnected:
             await protocol.flow.drain()
         if not self.disconnected:
-            self._respond(answer)
+            self.respond(answer)
 
     async def _receive(self) -> None:
         if self._protocol.expect_100_continue:
@@ -118,7 +127,8 @@ class _HotCycle:
         self._protocol.gateway.buffered_bytes -= len(self.body)
         self.body = bytearray()
 
-    def _respond(self, answer: Answer) -> None:
+    def respond(self, answer: Answer) -> None:
+        """Write the answer."""
         protocol = self._protocol
         bodiless = self.operation.method == "HEAD" or answer.status in _NO_BODY_STATUSES
         head = [STATUS_LINE[answer.status]]
@@ -142,23 +152,89 @@ class _HotCycle:
 class GatewayProtocol(HttpToolsProtocol):
     """One client connection."""
 
+    cycle: Any  # uvicorn's own or one of ours; it looks only at what all of them have
+
     def __init__(self, gateway: Gateway, **options: Any) -> None:
         """`options` are uvicorn's."""
         super().__init__(**options)
         self.gateway = gateway
         self._head_bytes: int | None = None  # received of a head that is not complete
         self._finished = False
+        self._between = True  # the parser is not amid a request
+        self._messages = 0  # requests begun
+        self._fast: FastCycle | None = None  # the last request on the short way
+        self._answered_s = 0.0  # when the last answer of the short way left
         self._linger: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
         """Asyncio's callback."""
         if self._finished:
             return  # refused and on its way out
+        previous = self.cycle  # None before the first request
+        at_rest = self._between and (previous is None or previous.response_complete)
+        if at_rest and not (self.flow.write_paused or self.gateway.draining):
+            fast = self.gateway.fast.take(self, data)
+            if fast is not None:
+                self.cycle = self._fast = fast
+                return
+        messages = self._messages
         super().data_received(data)
+        if at_rest and self._messages == messages + 1 and self._between:
+            self._learn(data)
         if self._head_bytes is not None and self.parser is not None:
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES_MAX:
                 self._refuse_connection(_head_too_large())
+
+    def _learn(self, data: bytes) -> None:
+        """`data` was a whole request; if it was a plain one, the next like it can be quicker."""
+        cycle = self.cycle
+        if isinstance(cycle, _HotCycle) and cycle.refusal is None and cycle.keep_alive:
+            self.gateway.fast.learn(data, self.headers)
+
+    def answered(self, cycle: FastCycle, answer: bytes, now_s: float) -> None:
+        """Write an answer of the short way and go on with what came meanwhile."""
+        self.transport.write(answer)
+        self._answered_s = now_s
+        if not cycle.keep_alive:
+            self.finish(lingering=False)
+        elif self.pipeline or self.flow.read_paused:
+            self.on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def go_on(self, cycle: FastCycle, error: ApiError | None) -> None:
+        """The long way takes over from the short one, or says what went wrong there."""
+        path = KEY_PREFIX + quote(cycle.key, safe="")
+        head = _Head(cycle.method, path.encode(), "", cycle.head.headers)
+        slow = _HotCycle(self, _HOT_KEY[cycle.method.encode()], head, cycle.key)
+        slow.keep_alive, slow.more_body = cycle.keep_alive, False
+        if self.cycle is cycle:  # else the next request is being read already
+            self.cycle = slow
+        if error is not None:
+            answer = error_answer(error)
+            self.gateway.metrics.answered(slow.operation.name, answer.status, 0.0)
+            slow.respond(answer)
+            return
+        slow.take(cycle.body)
+        self._run(slow)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """The timer of uvicorn; the short way doesn't set it anew for each answer."""
+        self.timeout_keep_alive_task = None
+        if not self.cycle.response_complete:
+            return  # it is set when this one is answered
+        left_s = self._answered_s + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                left_s, self.timeout_keep_alive_handler
+            )
+        else:
+            super().timeout_keep_alive_handler()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Asyncio's callback."""
@@ -168,6 +244,9 @@ class GatewayProtocol(HttpToolsProtocol):
             if isinstance(cycle, _HotCycle):
                 cycle.disconnected = cycle.disconnected or not cycle.response_complete
                 cycle.release()
+        if self._fast is not None:
+            self._fast.disconnected = True
+        self._unset_keepalive_if_required()
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
@@ -196,6 +275,8 @@ class GatewayProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Parser's callback."""
         self._head_bytes = 0
+        self._between = False
+        self._messages += 1
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -211,13 +292,13 @@ class GatewayProtocol(HttpToolsProtocol):
         if hot is None or b"#" in self.url or self.parser.should_upgrade():
             super().on_headers_complete()
             return
-        cycle = _HotCycle(self, hot, query, key)
+        head = _Head(method.decode(), path, query.decode("latin-1"), dict(self.headers))
+        cycle = _HotCycle(self, hot, head, key)
         version = self.parser.get_http_version()
         cycle.keep_alive = version != "1.0" and self.parser.should_keep_alive()
         cycle.refusal = self._refusal(hot)
-        previous: RequestResponseCycle | None = self.cycle  # None before the first request
-        # uvicorn's protocol looks only at what _HotCycle has, too
-        self.cycle = cycle  # type: ignore[assignment]
+        previous = self.cycle  # None before the first request
+        self.cycle = cycle
         if previous is None or previous.response_complete:
             self._run(cycle)
         else:
@@ -256,6 +337,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Parser's callback."""
+        self._between = True
         if isinstance(self.cycle, _HotCycle):
             self.cycle.more_body = False
             self.cycle.message_event.set()

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from shardcluster_api.metrics import Metrics
     from shardcluster_api.slot_map import ShardRoute
     from shardcluster_api.topology import Topology
+    from shardcluster_runtime.wire import NodeConnection
 
 __all__ = ["Policy", "Reply", "Router"]
 
@@ -135,6 +136,37 @@ class Router:
                 if call.asking:
                     return await self._at_master(call, self._attempt_read)
             await self._pause(call, CHANGE_WAIT_S)
+
+    # -- with no more ado ------------------------------------------------------------------
+
+    def reader_at_once(
+        self, slot: int, now_s: float
+    ) -> tuple[ShardRoute, NodeLink, NodeConnection] | None:
+        """Where a read can be sent this instant, if its slot is in no way out of the ordinary."""
+        slots = self._map
+        route = slots.owners[slot]
+        if route is None or slots.is_moving(slot, now_s) or slots.is_settling(slot, now_s):
+            return None
+        master = route.master
+        if master.out_of_reach:
+            return None
+        if self.policy.read_from is ReadFrom.MASTER:
+            link, lane = master, Lane.MAIN
+        else:
+            replicas = route.replicas
+            alone = len(replicas) == 1 and replicas[0].readable(now_s)
+            link = replicas[0] if alone else self._readers(slot, route)[0]
+            lane = Lane.MAIN if link is master else Lane.READONLY
+        connection = link.connection(lane)
+        return None if connection is None else (route, link, connection)
+
+    def writer_at_once(self, slot: int) -> tuple[ShardRoute, NodeConnection] | None:
+        """Likewise for a write: the slot's shard, and the connection to its master."""
+        route = self._map.owners[slot]
+        if route is None or route.master.suspect:
+            return None
+        connection = route.master.connection(Lane.MAIN)
+        return None if connection is None else (route, connection)
 
     # -- at the master ---------------------------------------------------------------------
 

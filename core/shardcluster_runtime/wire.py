@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import deque
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import hiredis
 
@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 
     from shardcluster.observed import Address
 
-__all__ = ["ConnectionLost", "Credentials", "NodeConnection", "NodeReplyError", "Overloaded"]
+__all__ = [
+    "ConnectionLost",
+    "Credentials",
+    "NodeConnection",
+    "NodeReplyError",
+    "Overloaded",
+    "Receiver",
+]
 
 PENDING_MAX = 65_536  # replies awaited on one connection; more means the node is not keeping up
 
@@ -89,6 +96,26 @@ class Credentials:
         return "Credentials(…)"
 
 
+class Receiver(Protocol):
+    """What a reply is given to: a future, or what looks like one.  Its methods don't raise."""
+
+    def done(self) -> bool:
+        """Whether the reply is of no use any more."""
+        ...
+
+    def set_result(self, result: Any, /) -> None:
+        """The reply, an error as a `hiredis.ReplyError`."""
+        ...
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """ConnectionLost."""
+        ...
+
+    def exception(self) -> BaseException | None:
+        """Asked for after `set_exception`, so that nobody is warned of an exception not seen."""
+        ...
+
+
 class NodeConnection(asyncio.Protocol):
     """A pipelined RESP connection; make one with `open`."""
 
@@ -103,7 +130,7 @@ class NodeConnection(asyncio.Protocol):
         self._reader = hiredis.Reader()
         self._transport: asyncio.Transport | None = None
         self._outgoing: list[bytes] = []
-        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._waiting: deque[Receiver] = deque()
         self._unsent = 0  # how many at the right end of _waiting are still in _outgoing
 
     @classmethod
@@ -160,6 +187,15 @@ class NodeConnection(asyncio.Protocol):
 
     def send_packed(self, packed: bytes) -> asyncio.Future[Any]:
         """`send` for one command already in RESP form."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self.send_packed_to(packed, future)
+        return future
+
+    def send_packed_to(self, packed: bytes, receiver: Receiver) -> None:
+        """`send_packed` whose reply is handed to `receiver` in the moment it comes.
+
+        A future costs its making and a turn of the event loop; the gateway's hot path has neither.
+        """
         if self.closed:
             message = f"no connection to {self.address}"
             raise ConnectionLost(message, sent=False)
@@ -170,9 +206,7 @@ class NodeConnection(asyncio.Protocol):
             self._loop.call_soon(self._flush)
         self._outgoing.append(packed)
         self._unsent += 1
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self._waiting.append(future)
-        return future
+        self._waiting.append(receiver)
 
     async def call(self, *command: Argument, timeout_s: float | None = None) -> Any:
         """Send and wait; raises NodeReplyError for an error reply, TimeoutError when late."""
