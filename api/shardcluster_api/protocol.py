@@ -76,6 +76,7 @@ class _HotCycle:
             self.keep_alive = False
             answer = error_answer(self.refusal)
             protocol.gateway.metrics.answered(self.operation.name, answer.status, 0.0)
+            protocol.gateway.metrics.failed(self.operation.name, self.refusal.code)
         self.release()
         if protocol.flow.write_paused and not self.disconnected:
             await protocol.flow.drain()
@@ -175,6 +176,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._refuse_connection(ApiError(400, "BadRequest", msg))
 
     def _refuse_connection(self, error: ApiError) -> None:
+        self.gateway.metrics.failed("none", error.code)
         answer = error_answer(error)
         head = (
             b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
