@@ -96,8 +96,10 @@ async def _serve(options: argparse.Namespace, settings: Settings, listener: sock
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
     )
+    server = _Server(config, gateway, options.drain_seconds, announce)
+    gateway.connections = lambda: len(server.server_state.connections)
     try:
-        await _Server(config, gateway, options.drain_seconds, announce).serve([listener])
+        await server.serve([listener])
     finally:
         await gateway.close()
 

@@ -19,13 +19,14 @@ from shardcluster_api.answers import error_answer
 from shardcluster_api.control_plane import HttpControlPlane, NoControlPlane
 from shardcluster_api.errors import ApiError, TooBusy
 from shardcluster_api.fast import FastLane
+from shardcluster_api.gauges import attach_gauges
 from shardcluster_api.limits import IN_FLIGHT_MAX
 from shardcluster_api.metrics import Metrics
 from shardcluster_api.router import Policy, Router
 from shardcluster_api.topology import Topology
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from shardcluster_api.answers import Answer, Request
     from shardcluster_api.control_plane import ControlPlane
@@ -58,11 +59,9 @@ class Gateway:
         self.state: dict[str, Any] | None = None  # the last one the controller told
         self._served_once = False
         self._following: asyncio.Task[None] | None = None
-        self.metrics.watch("in_flight", "Operations under way", lambda: self.in_flight)
-        self.metrics.watch("buffered_bytes", "Bodies held", lambda: self.buffered_bytes)
-        self.metrics.watch("map_version", "Slot map", lambda: self.topology.map.version)
-        self.metrics.watch("ready", "1 when it serves", lambda: float(not self.unready()))
-        self.metrics.watch("nodes_connected", "Nodes with a connection", self._connected)
+        self.connections: Callable[[], int] = lambda: 0  # of clients; the front end knows
+        self.controller_reachable = False
+        attach_gauges(self)
 
     def start(self) -> None:
         """Begin to learn about the store; requests are answered from now on."""
@@ -118,15 +117,19 @@ class Gateway:
         began_s = time.perf_counter()
         try:
             refusal = refusal_of_role(request.role, operation.role)
+            if refusal is not None:
+                self.metrics.failed(operation.name, refusal.code)
             answer = (
                 error_answer(refusal)
                 if refusal is not None
                 else await operation.handler(self, request)
             )
         except ApiError as error:
+            self.metrics.failed(operation.name, error.code)
             answer = error_answer(error)
         except Exception:  # noqa: BLE001 - a bug of ours: the log gets it, the client a 500
             _log.exception("%s failed", operation.name)
+            self.metrics.failed(operation.name, "InternalError")
             answer = error_answer(ApiError(500, "InternalError", "The gateway failed on this."))
         self.metrics.answered(operation.name, answer.status, time.perf_counter() - began_s)
         return answer
@@ -140,12 +143,14 @@ class Gateway:
         while True:
             try:
                 state = await self.control.state(since, STATE_WAIT_S)
+                self.controller_reachable = True
                 self.topology.take_state(state)
                 spec = parse(state["spec"])
                 self.router.policy = Policy(spec.read_from, spec.gateway.durability)
                 since, self.state = state["version"], state
                 wait_s = STATE_RETRY_MIN_S
             except ApiError:
+                self.controller_reachable = False
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, STATE_RETRY_MAX_S)
                 since = None  # another controller may count versions anew

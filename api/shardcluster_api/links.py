@@ -16,6 +16,7 @@ import enum
 import random
 from typing import TYPE_CHECKING
 
+from shardcluster.buckets import Buckets
 from shardcluster_api.limits import CONNECT_TIMEOUT_S, REQUEST_DEADLINE_S, WAIT_CONNECTIONS_MAX
 from shardcluster_runtime.wire import (
     ConnectionLost,
@@ -36,6 +37,7 @@ SUSPECT_AFTER_S = 1.0  # a PING unanswered for so long
 LEFT_OUT_S = 1.0  # a replica that failed a read gets none for so long
 REOPEN_MIN_S, REOPEN_MAX_S = 0.01, 0.02  # between two attempts to connect, jittered
 REOPEN_GROWTH_MAX = 16  # attempts slow down up to so many times the above
+ROUND_TRIP_BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0)
 
 
 class Lane(enum.Enum):
@@ -68,6 +70,7 @@ class NodeLink:
         self.lagging = False  # the controller says so
         self.left_out_until_s = 0.0
         self.closed = False
+        self.round_trips = Buckets(ROUND_TRIP_BOUNDS_S)  # of a sample of all commands
         self._credentials = credentials
         self._on_lost = on_lost
         self._on_opened = on_opened
@@ -152,6 +155,7 @@ class NodeLink:
         if self.closed:
             connection.close()
             return
+        connection.on_round_trip = self.round_trips.observe
         self._lanes[lane] = connection
         self._failures = 0
         self._on_opened(self)

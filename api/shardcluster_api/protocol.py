@@ -85,6 +85,7 @@ class _HotCycle:
             self.keep_alive = False
             answer = error_answer(self.refusal)
             protocol.gateway.metrics.answered(self.operation.name, answer.status, 0.0)
+            protocol.gateway.metrics.failed(self.operation.name, self.refusal.code)
         self.release()
         if protocol.flow.write_paused and not self.disconnected:
             await protocol.flow.drain()
@@ -218,6 +219,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if error is not None:
             answer = error_answer(error)
             self.gateway.metrics.answered(slow.operation.name, answer.status, 0.0)
+            self.gateway.metrics.failed(slow.operation.name, error.code)
             slow.respond(answer)
             return
         slow.take(cycle.body)
@@ -254,6 +256,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._refuse_connection(ApiError(400, "BadRequest", msg))
 
     def _refuse_connection(self, error: ApiError) -> None:
+        self.gateway.metrics.failed("none", error.code)
         answer = error_answer(error)
         head = (
             b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -29,6 +30,7 @@ __all__ = [
     "Receiver",
 ]
 
+TIMED_EVERY = 4  # writes; each timing costs two looks at the clock
 PENDING_MAX = 65_536  # replies awaited on one connection; more means the node is not keeping up
 
 _KEEP_ALIVE = {
@@ -132,6 +134,12 @@ class NodeConnection(asyncio.Protocol):
         self._outgoing: list[bytes] = []
         self._waiting: deque[Receiver] = deque()
         self._unsent = 0  # how many at the right end of _waiting are still in _outgoing
+        # Told how long a command took, s: the first one of every few writes, and never two at once,
+        # so that it costs the others next to nothing.  None: nothing is measured.
+        self.on_round_trip: Callable[[float], None] | None = None
+        self._writes = 0
+        self._timed_after = 0  # replies until that of the command being timed; 0: none is
+        self._timed_since_s = 0.0
 
     @classmethod
     async def open(
@@ -237,6 +245,10 @@ class NodeConnection(asyncio.Protocol):
 
     def _flush(self) -> None:
         if self._outgoing and self._transport is not None:
+            self._writes += 1
+            if not (self._writes % TIMED_EVERY or self._timed_after or self.on_round_trip is None):
+                self._timed_after = len(self._waiting) - self._unsent + 1
+                self._timed_since_s = time.perf_counter()
             self._transport.write(b"".join(self._outgoing))
             self._outgoing.clear()
             self._unsent = 0
@@ -250,6 +262,7 @@ class NodeConnection(asyncio.Protocol):
         """Asyncio's callback: hand each whole reply to the command that waits longest."""
         self._reader.feed(data)
         waiting = self._waiting
+        due = len(waiting)
         try:
             while (reply := self._reader.gets()) is not False:
                 future = waiting.popleft()
@@ -259,6 +272,13 @@ class NodeConnection(asyncio.Protocol):
             if self._transport is not None:
                 self._transport.abort()
             self._ended(f"not RESP: {error}")
+            return
+        if self._timed_after:
+            self._timed_after -= due - len(waiting)
+            if self._timed_after <= 0:
+                self._timed_after = 0
+                if self.on_round_trip is not None:
+                    self.on_round_trip(time.perf_counter() - self._timed_since_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Asyncio's callback, in the moment the kernel knows."""
