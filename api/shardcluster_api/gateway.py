@@ -18,7 +18,6 @@ from shardcluster_api.access import Role, refusal_of_role
 from shardcluster_api.answers import error_answer
 from shardcluster_api.control_plane import HttpControlPlane, NoControlPlane
 from shardcluster_api.errors import ApiError, TooBusy
-from shardcluster_api.limits import IN_FLIGHT_MAX
 from shardcluster_api.metrics import Metrics
 from shardcluster_api.router import Policy, Router
 from shardcluster_api.topology import Topology
@@ -48,7 +47,10 @@ class Gateway:
         self.settings = settings
         self.control = control or _control_plane(settings)
         self.metrics = Metrics()
-        self.topology = Topology(settings.seeds, settings.credentials, self.metrics)
+        self.limits = settings.limits
+        self.topology = Topology(
+            settings.seeds, settings.credentials, self.metrics, settings.limits
+        )
         self.router = Router(self.topology, self.metrics)
         self.draining = False
         self.in_flight = 0
@@ -97,8 +99,9 @@ class Gateway:
     @contextlib.contextmanager
     def admitted(self, operations: int) -> Iterator[None]:
         """Count operations under way; raises TooBusy over the limit."""
-        if self.in_flight + operations > IN_FLIGHT_MAX:
-            message = f"{self.in_flight} operations are under way; the limit is {IN_FLIGHT_MAX}."
+        limit = self.limits.in_flight_max
+        if self.in_flight + operations > limit:
+            message = f"{self.in_flight} operations are under way; the limit is {limit}."
             raise TooBusy(message)
         self.in_flight += operations
         try:

@@ -6,7 +6,7 @@ uvicorn's way, to the Flask app behind a2wsgi.  Both kinds share uvicorn's pipel
 leave in the order of their requests, and its keep-alive and shutdown.
 
 Law: what a client sends is bounded before it is held: the head by `HEAD_BYTES_MAX`, a body by its
-operation's limit, all bodies together by `BUFFERED_BYTES_MAX`.
+operation's limit, all bodies together by `Limits.buffered_bytes_max`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from uvicorn.protocols.http.httptools_impl import (
 from shardcluster_api.answers import Answer, Request, error_answer
 from shardcluster_api.errors import ApiError, TooBusy, TooLarge
 from shardcluster_api.guards import refusal_of_origin
-from shardcluster_api.limits import BUFFERED_BYTES_MAX, HEAD_BYTES_MAX, RECEIVE_TIMEOUT_S
+from shardcluster_api.limits import HEAD_BYTES_MAX, RECEIVE_TIMEOUT_S
 from shardcluster_api.operations import KEY_PATH, KEY_PREFIX, OPERATIONS
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class _HotCycle:
         gateway = self._protocol.gateway
         if len(self.body) + len(body) > self.operation.body_bytes_max:
             self.refuse(_too_large(self.operation))
-        elif gateway.buffered_bytes + len(body) > BUFFERED_BYTES_MAX:
+        elif gateway.buffered_bytes + len(body) > gateway.limits.buffered_bytes_max:
             self.refuse(TooBusy("The bodies of all requests under way take too much memory."))
         else:
             gateway.buffered_bytes += len(body)

@@ -57,7 +57,7 @@ class NodeReplyError(Exception):
 
 
 class Overloaded(Exception):
-    """More than `PENDING_MAX` commands wait for an answer; nothing was sent."""
+    """More than `pending_max` commands wait for an answer; nothing was sent."""
 
 
 class Credentials:
@@ -98,6 +98,7 @@ class NodeConnection(asyncio.Protocol):
         """Use `open`, which also connects and logs in."""
         self.address = address
         self.closed = False
+        self.pending_max = PENDING_MAX
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader()
@@ -150,6 +151,11 @@ class NodeConnection(asyncio.Protocol):
         """How many commands wait for their answer: the node's queue as seen from here."""
         return len(self._waiting)
 
+    @property
+    def newest(self) -> asyncio.Future[Any] | None:
+        """The reply of the last command that waits for one."""
+        return self._waiting[-1] if self._waiting else None
+
     def send(self, *command: Argument) -> asyncio.Future[Any]:
         """Queue a command; the future yields the reply, an error as a `hiredis.ReplyError` value.
 
@@ -163,8 +169,8 @@ class NodeConnection(asyncio.Protocol):
         if self.closed:
             message = f"no connection to {self.address}"
             raise ConnectionLost(message, sent=False)
-        if len(self._waiting) >= PENDING_MAX:
-            message = f"{PENDING_MAX} commands already wait for {self.address}"
+        if len(self._waiting) >= self.pending_max:
+            message = f"{self.pending_max} commands already wait for {self.address}"
             raise Overloaded(message)
         if not self._outgoing:
             self._loop.call_soon(self._flush)
