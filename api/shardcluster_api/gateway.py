@@ -55,11 +55,13 @@ class Gateway:
         self.draining = False
         self.in_flight = 0
         self.buffered_bytes = 0  # of bodies that the fast protocol holds
+        self.unsent_bytes = 0  # of answers that the fast protocol could not hand over yet
         self.state: dict[str, Any] | None = None  # the last one the controller told
         self._served_once = False
         self._following: asyncio.Task[None] | None = None
         self.metrics.watch("in_flight", "Operations under way", lambda: self.in_flight)
         self.metrics.watch("buffered_bytes", "Bodies held", lambda: self.buffered_bytes)
+        self.metrics.watch("unsent_bytes", "Answers not read yet", lambda: self.unsent_bytes)
         self.metrics.watch("map_version", "Slot map", lambda: self.topology.map.version)
         self.metrics.watch("ready", "1 when it serves", lambda: float(not self.unready()))
         self.metrics.watch("nodes_connected", "Nodes with a connection", self._connected)

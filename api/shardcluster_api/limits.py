@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 __all__ = [
-    "BATCH_OPERATIONS_MAX", "BODY_BYTES_MAX", "CONNECT_TIMEOUT_S",
+    "BATCH_ANSWER_BYTES_MAX", "BATCH_OPERATIONS_MAX", "BODY_BYTES_MAX", "CONNECT_TIMEOUT_S",
     "CONTROL_TIMEOUT_S", "DURABILITY_WAIT_S", "HEAD_BYTES_MAX", "HEDGE_AFTER_S",
     "KEY_BYTES_MAX", "RECEIVE_TIMEOUT_S", "REQUEST_DEADLINE_S", "RETRY_AFTER_S",
     "TTL_SECONDS_MAX", "VALUE_BYTES_MAX", "WAIT_CONNECTIONS_MAX", "Limits",
@@ -22,6 +22,7 @@ BODY_BYTES_MAX = 16 * 1024 * 1024
 # The request line and all headers; a key of the largest size is three times as long in a path.
 HEAD_BYTES_MAX = 96 * 1024
 BATCH_OPERATIONS_MAX = 1000
+BATCH_ANSWER_BYTES_MAX = 64 * 1024 * 1024  # of the values that one batch reads
 TTL_SECONDS_MAX = 100 * 365 * 86_400
 
 RETRY_AFTER_S = 1
