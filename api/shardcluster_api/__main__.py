@@ -20,7 +20,9 @@ import uvicorn
 from a2wsgi import WSGIMiddleware
 
 from shardcluster_api.app import LoopBridge, create_app
+from shardcluster_api.flow import BodyFirst
 from shardcluster_api.gateway import Gateway
+from shardcluster_api.operations import OPERATIONS
 from shardcluster_api.protocol import GatewayProtocol
 from shardcluster_api.settings import PORT_MAX, Settings, SettingsError
 
@@ -84,8 +86,10 @@ async def _serve(options: argparse.Namespace, settings: Settings, listener: sock
         sys.stdout.write(f"ShardCluster gateway: http://{shown}:{port} (store: {store})\n")
         sys.stdout.flush()
 
+    flask_app = WSGIMiddleware(cast("WSGIApp", create_app(bridge)), workers=FLASK_THREADS)
+    cold_bytes_max = max(one.body_bytes_max for one in OPERATIONS if not one.hot)
     config = uvicorn.Config(
-        WSGIMiddleware(cast("WSGIApp", create_app(bridge)), workers=FLASK_THREADS),
+        BodyFirst(flask_app, gateway, cold_bytes_max),
         http=functools.partial(GatewayProtocol, gateway),  # type: ignore[arg-type]
         ws="none",
         lifespan="off",

@@ -27,7 +27,6 @@ from shardcluster_api.answers import ascii_name
 from shardcluster_api.errors import OutcomeUnknown
 from shardcluster_api.limits import (
     HEDGE_AFTER_S,
-    IN_FLIGHT_MAX,
     KEY_BYTES_MAX,
     REQUEST_DEADLINE_S,
     VALUE_BYTES_MAX,
@@ -163,7 +162,7 @@ class FastLane:
     def take(self, protocol: GatewayProtocol, data: bytes) -> FastCycle | None:
         """Send the request on its way if this is one for the short way."""
         found = _REQUEST.match(data)
-        if found is None or len(self._waiting) + self._gateway.in_flight >= IN_FLIGHT_MAX:
+        if found is None or self._gateway.full(1):
             return None
         method, key = found.groups()
         if b"%" in key:
@@ -293,6 +292,8 @@ class FastLane:
         if default_headers is not self._default_headers:  # once a second: the date
             self._default_headers = default_headers
             self._prefix = b"".join(b"%b: %b\r\n" % header for header in default_headers)
+        if self._gateway.draining and cycle.protocol.leaving():
+            cycle.keep_alive = False
         if cycle.keep_alive:
             return status_line + self._prefix
         return status_line + self._prefix + b"connection: close\r\n"

@@ -20,7 +20,6 @@ from shardcluster_api.control_plane import HttpControlPlane, NoControlPlane
 from shardcluster_api.errors import ApiError, TooBusy
 from shardcluster_api.fast import FastLane
 from shardcluster_api.gauges import attach_gauges
-from shardcluster_api.limits import IN_FLIGHT_MAX
 from shardcluster_api.metrics import Metrics
 from shardcluster_api.router import Policy, Router
 from shardcluster_api.topology import Topology
@@ -50,12 +49,16 @@ class Gateway:
         self.settings = settings
         self.control = control or _control_plane(settings)
         self.metrics = Metrics()
-        self.topology = Topology(settings.seeds, settings.credentials, self.metrics)
+        self.limits = settings.limits
+        self.topology = Topology(
+            settings.seeds, settings.credentials, self.metrics, settings.limits
+        )
         self.router = Router(self.topology, self.metrics)
         self.fast = FastLane(self)
         self.draining = False
         self.in_flight = 0
         self.buffered_bytes = 0  # of bodies that the fast protocol holds
+        self.unsent_bytes = 0  # of answers that the fast protocol could not hand over yet
         self.state: dict[str, Any] | None = None  # the last one the controller told
         self._served_once = False
         self._following: asyncio.Task[None] | None = None
@@ -95,11 +98,21 @@ class Gateway:
         self._served_once = True
         return ""
 
+    @property
+    def under_way(self) -> int:
+        """Operations, those on the short way included."""
+        return self.in_flight + self.fast.under_way
+
+    def full(self, operations: int) -> bool:
+        """Whether so many more are over the limit."""
+        return self.under_way + operations > self.limits.in_flight_max
+
     @contextlib.contextmanager
     def admitted(self, operations: int) -> Iterator[None]:
         """Count operations under way; raises TooBusy over the limit."""
-        if self.in_flight + operations > IN_FLIGHT_MAX:
-            message = f"{self.in_flight} operations are under way; the limit is {IN_FLIGHT_MAX}."
+        if self.full(operations):
+            limit = self.limits.in_flight_max
+            message = f"{self.under_way} operations are under way; the limit is {limit}."
             raise TooBusy(message)
         self.in_flight += operations
         try:
@@ -170,7 +183,7 @@ class Gateway:
             "map_version": topology.map.version,
             "slots_owned": topology.map.slots_owned(),
             "requests": self.metrics.total,
-            "in_flight": self.in_flight,
+            "in_flight": self.under_way,
             "nodes_connected": self._connected(),
             "shards": [
                 {

@@ -17,7 +17,6 @@ from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
 
 from shardcluster.buckets import Buckets
 from shardcluster_api.control_plane import NoControlPlane
-from shardcluster_api.limits import BUFFERED_BYTES_MAX, IN_FLIGHT_MAX
 from shardcluster_api.links import ROUND_TRIP_BOUNDS_S
 from shardcluster_api.metrics import PREFIX
 
@@ -70,10 +69,16 @@ def _build(_gateway: Gateway) -> Iterator[Metric]:
 
 def _work(gateway: Gateway) -> Iterator[Metric]:
     yield _one("ready", "1 when it serves.", not gateway.unready())
-    yield _one("in_flight", "Operations under way.", gateway.in_flight)
-    yield _one("in_flight_limit", "Operations that may be under way at once.", IN_FLIGHT_MAX)
+    yield _one("in_flight", "Operations under way.", gateway.under_way)
+    yield _one(
+        "in_flight_limit", "Operations that may be under way at once.", gateway.limits.in_flight_max
+    )
     yield _one("buffered_bytes", "Of request bodies, held now.", gateway.buffered_bytes)
-    yield _one("buffered_bytes_limit", "Of request bodies, that may be held.", BUFFERED_BYTES_MAX)
+    yield _one(
+        "buffered_bytes_limit",
+        "Of request bodies, that may be held.",
+        gateway.limits.buffered_bytes_max,
+    )
     yield _one(
         "connections", "Connections of clients that are open; 0 under Flask alone.",
         gateway.connections(),

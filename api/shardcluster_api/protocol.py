@@ -6,7 +6,8 @@ uvicorn's way, to the Flask app behind a2wsgi.  Both kinds share uvicorn's pipel
 leave in the order of their requests, and its keep-alive and shutdown.
 
 Law: what a client sends is bounded before it is held: the head by `HEAD_BYTES_MAX`, a body by its
-operation's limit, all bodies together by `BUFFERED_BYTES_MAX`.
+operation's limit, all bodies together by `Limits.buffered_bytes_max`, requests sent ahead by
+`PIPELINE_MAX`.  What a slow reader costs is in flow.py.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from shardcluster_api.answers import Answer, Request, error_answer
-from shardcluster_api.errors import ApiError, TooBusy, TooLarge
+from shardcluster_api.errors import ApiError, TooLarge
+from shardcluster_api.flow import Unread, bodies_too_large, body_timeout
 from shardcluster_api.guards import refusal_of_origin
-from shardcluster_api.limits import BUFFERED_BYTES_MAX, HEAD_BYTES_MAX, RECEIVE_TIMEOUT_S
+from shardcluster_api.limits import HEAD_BYTES_MAX, RECEIVE_TIMEOUT_S
 from shardcluster_api.operations import KEY_PATH, KEY_PREFIX, OPERATIONS
 
 if TYPE_CHECKING:
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
 __all__ = ["GatewayProtocol"]
 
 LINGER_S = 1.0  # after a refusal, for the client to read it while it still sends
+PIPELINE_MAX = 64  # requests that a client sent ahead and that are parsed already; then ...
+PARSED_BYTES_MAX = 16 * 1024  # ... no further piece of so many bytes is
+IDLE_LOOK_S = 0.05  # at the end, for requests on their way here to be seen
 _KEY_PREFIX = KEY_PREFIX.encode()
 _HOT = {(o.method.encode(), o.path.encode()): o for o in OPERATIONS if o.hot}
 _HOT_KEY = {o.method.encode(): o for o in OPERATIONS if o.hot and o.path == KEY_PATH}
@@ -72,6 +77,8 @@ class _HotCycle:
     async def run_asgi(self, _app: Any) -> None:
         """Wait for the body, carry out, answer."""
         protocol = self._protocol
+        if protocol.flow.write_paused and not self.disconnected:
+            await protocol.flow.drain()  # nothing is carried out for who doesn't read the answers
         if self.more_body and self.refusal is None:
             await self._receive()
         if self.disconnected or (self.more_body and self.refusal is None):
@@ -87,10 +94,9 @@ class _HotCycle:
             protocol.gateway.metrics.answered(self.operation.name, answer.status, 0.0)
             protocol.gateway.metrics.failed(self.operation.name, self.refusal.code)
         self.release()
-        if protocol.flow.write_paused and not self.disconnected:
-            await protocol.flow.drain()
         if not self.disconnected:
-            self.respond(answer)
+            busy = protocol.unread.refusal(len(answer.body))
+            self.respond(answer if busy is None else error_answer(busy))
 
     async def _receive(self) -> None:
         if self._protocol.expect_100_continue:
@@ -101,8 +107,7 @@ class _HotCycle:
                     self.message_event.clear()
                     await self.message_event.wait()
         except TimeoutError:
-            message = f"The body did not arrive within {RECEIVE_TIMEOUT_S:.0f} s."
-            self.refusal = ApiError(408, "RequestTimeout", message)
+            self.refusal = body_timeout()
 
     def take(self, body: bytes) -> None:
         """A piece of the body came."""
@@ -111,8 +116,8 @@ class _HotCycle:
         gateway = self._protocol.gateway
         if len(self.body) + len(body) > self.operation.body_bytes_max:
             self.refuse(_too_large(self.operation))
-        elif gateway.buffered_bytes + len(body) > BUFFERED_BYTES_MAX:
-            self.refuse(TooBusy("The bodies of all requests under way take too much memory."))
+        elif gateway.buffered_bytes + len(body) > gateway.limits.buffered_bytes_max:
+            self.refuse(bodies_too_large())
         else:
             gateway.buffered_bytes += len(body)
             self.body += body
@@ -140,13 +145,15 @@ class _HotCycle:
             head.append(b"content-length: %d\r\n" % len(answer.body))
         for header, text in answer.headers:
             head.append(f"{header.lower()}: {text}\r\n".encode("latin-1"))
+        leaving = protocol.leaving()
+        self.keep_alive = self.keep_alive and not leaving
         head.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
         if not bodiless:
             head.append(answer.body)
         protocol.transport.write(b"".join(head))
         self.response_complete = True
         if not self.keep_alive:
-            protocol.finish(lingering=self.more_body)
+            protocol.finish(lingering=self.more_body or leaving)
         protocol.on_response_complete()
 
 
@@ -160,12 +167,30 @@ class GatewayProtocol(HttpToolsProtocol):
         super().__init__(**options)
         self.gateway = gateway
         self._head_bytes: int | None = None  # received of a head that is not complete
+        self._unparsed = b""  # what came after more requests than `PIPELINE_MAX`
+        self._parsing = False
         self._finished = False
         self._between = True  # the parser is not amid a request
         self._messages = 0  # requests begun
         self._fast: FastCycle | None = None  # the last request on the short way
         self._answered_s = 0.0  # when the last answer of the short way left
+        self._app, self.app = self.app, self._run_app
         self._linger: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Asyncio's callback."""
+        super().connection_made(transport)
+        self.unread = Unread(self.gateway, transport)
+
+    def pause_writing(self) -> None:
+        """Asyncio's callback: the client is slow to read."""
+        super().pause_writing()
+        self.unread.piled_up()
+
+    def resume_writing(self) -> None:
+        """Asyncio's callback: it has read."""
+        super().resume_writing()
+        self.unread.read()
 
     def data_received(self, data: bytes) -> None:
         """Asyncio's callback."""
@@ -173,19 +198,72 @@ class GatewayProtocol(HttpToolsProtocol):
             return  # refused and on its way out
         previous = self.cycle  # None before the first request
         at_rest = self._between and (previous is None or previous.response_complete)
-        if at_rest and not (self.flow.write_paused or self.gateway.draining):
+        if at_rest and not (self._unparsed or self.flow.write_paused or self.gateway.draining):
             fast = self.gateway.fast.take(self, data)
             if fast is not None:
                 self.cycle = self._fast = fast
                 return
         messages = self._messages
-        super().data_received(data)
+        self._unparsed += data
+        self._parse()
         if at_rest and self._messages == messages + 1 and self._between:
             self._learn(data)
-        if self._head_bytes is not None and self.parser is not None:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES_MAX:
-                self._refuse_connection(_head_too_large())
+
+    def _parse(self) -> None:
+        """Take in what came, but not all when it is many requests at once."""
+        if self._parsing:
+            return
+        self._parsing = True
+        data, self._unparsed = self._unparsed, b""
+        start = 0
+        # After a refusal the connection is on its way out, and nothing counts any more.
+        while start < len(data) and not self._finished and self.parser is not None:
+            if len(self.pipeline) >= PIPELINE_MAX:
+                self._unparsed = data[start:]
+                self.flow.pause_reading()
+                break
+            piece = data[start : start + PARSED_BYTES_MAX]
+            start += len(piece)
+            super().data_received(piece)
+            if self._head_bytes is not None and self.parser is not None:
+                self._head_bytes += len(piece)
+                if self._head_bytes > HEAD_BYTES_MAX:
+                    self._refuse_connection(_head_too_large())
+        self._parsing = False
+
+    def on_response_complete(self) -> None:
+        """Uvicorn's callback, which reads on and begins the next request that was sent ahead."""
+        super().on_response_complete()
+        if self.transport.is_closing():
+            return
+        if self.pipeline:
+            self.flow.pause_reading()  # the client gets no further ahead
+        elif self._unparsed:
+            self._parse()
+
+    async def _run_app(self, scope: Any, receive: Any, send: Any) -> None:
+        """What isn't hot; tells the client, too, when its connection ends because we shut down."""
+
+        async def send_on(message: Any) -> None:
+            if message["type"] == "http.response.start" and self.leaving():
+                message["headers"] = [*message["headers"], (b"connection", b"close")]
+            await send(message)
+
+        await self._app(scope, receive, send_on)
+
+    def leaving(self) -> bool:
+        """Whether the answer that is sent now is the last on this connection: we shut down."""
+        return self.gateway.draining and not (
+            self.pipeline or self._unparsed or self._head_bytes is not None
+        )
+
+    def shutdown(self) -> None:
+        """Uvicorn's call at the end of accepting; requests under way are answered first."""
+        self.loop.call_later(IDLE_LOOK_S, self._close_if_idle)
+
+    def _close_if_idle(self) -> None:
+        if (self.cycle is None or self.cycle.response_complete) and self.leaving():
+            self.transport.close()
 
     def _learn(self, data: bytes) -> None:
         """`data` was a whole request; if it was a plain one, the next like it can be quicker."""
@@ -198,8 +276,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self.transport.write(answer)
         self._answered_s = now_s
         if not cycle.keep_alive:
-            self.finish(lingering=False)
-        elif self.pipeline or self.flow.read_paused:
+            self.finish(lingering=True)
+        if self.pipeline or self.flow.read_paused or self._finished:
             self.on_response_complete()
             return
         self.server_state.total_requests += 1
@@ -242,6 +320,7 @@ class GatewayProtocol(HttpToolsProtocol):
         """Asyncio's callback."""
         if self._linger is not None:
             self._linger.cancel()
+        self.unread.read()
         for cycle in (self.cycle, *(waiting for waiting, _ in self.pipeline)):
             if isinstance(cycle, _HotCycle):
                 cycle.disconnected = cycle.disconnected or not cycle.response_complete

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shardcluster.observed import Address
+from shardcluster_api.limits import Limits
 from shardcluster_runtime.wire import Credentials
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Settings:
     seeds: tuple[Address, ...] = ()
     credentials: Credentials = field(default_factory=Credentials)
     resource: tuple[str, str] | None = None  # namespace and name of a ShardCluster on Kubernetes
+    limits: Limits = field(default_factory=Limits)
 
     @classmethod
     def read(
@@ -46,8 +48,9 @@ class Settings:
     ) -> Settings:
         """The arguments, else SHARDCLUSTER_CONTROLLER, _SEEDS, _KUBERNETES; _USERNAME, _PASSWORD.
 
-        SHARDCLUSTER_PASSWORD_FILE instead of the last names a file.  Raises SettingsError, also
-        when there is none of the first three.
+        SHARDCLUSTER_PASSWORD_FILE instead of the last names a file.  `Limits` are read likewise,
+        in-flight ones from SHARDCLUSTER_IN_FLIGHT_MAX and so on.  Raises SettingsError, also when
+        there is none of the first three.
         """
         resource = resource or environment.get("SHARDCLUSTER_KUBERNETES") or ""
         controller_url = controller_url or environment.get("SHARDCLUSTER_CONTROLLER") or None
@@ -66,7 +69,7 @@ class Settings:
             _password(environment), environment.get("SHARDCLUSTER_USERNAME") or None
         )
         named = _namespace_and_name(resource) if resource else None
-        return cls(controller_url, parse_seeds(seeds), credentials, named)
+        return cls(controller_url, parse_seeds(seeds), credentials, named, _limits(environment))
 
 
 def _namespace_and_name(text: str) -> tuple[str, str]:
@@ -116,3 +119,17 @@ def parse_seeds(text: str) -> tuple[Address, ...]:
             raise SettingsError(message)
         found.append(Address(host.strip("[]"), int(port)))
     return tuple(found)
+
+
+def _limits(environment: Mapping[str, str]) -> Limits:
+    given: dict[str, int] = {}
+    for limit in fields(Limits):
+        name = f"SHARDCLUSTER_{limit.name.upper()}"
+        text = environment.get(name)
+        if text is None or not text:
+            continue
+        if not (text.isascii() and text.isdigit() and int(text)):
+            message = f"{name} must be a whole number over 0, not {text!r}."
+            raise SettingsError(message)
+        given[limit.name] = int(text)
+    return Limits(**given)

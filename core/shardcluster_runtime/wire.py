@@ -30,6 +30,7 @@ __all__ = [
     "Receiver",
 ]
 
+_PING = b"*1\r\n$4\r\nPING\r\n"
 TIMED_EVERY = 4  # writes; each timing costs two looks at the clock
 PENDING_MAX = 65_536  # replies awaited on one connection; more means the node is not keeping up
 
@@ -66,7 +67,7 @@ class NodeReplyError(Exception):
 
 
 class Overloaded(Exception):
-    """More than `PENDING_MAX` commands wait for an answer; nothing was sent."""
+    """More than `pending_max` commands wait for an answer; nothing was sent."""
 
 
 class Credentials:
@@ -127,6 +128,7 @@ class NodeConnection(asyncio.Protocol):
         """Use `open`, which also connects and logs in."""
         self.address = address
         self.closed = False
+        self.pending_max = PENDING_MAX
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader()
@@ -207,9 +209,21 @@ class NodeConnection(asyncio.Protocol):
         if self.closed:
             message = f"no connection to {self.address}"
             raise ConnectionLost(message, sent=False)
-        if len(self._waiting) >= PENDING_MAX:
-            message = f"{PENDING_MAX} commands already wait for {self.address}"
+        if len(self._waiting) >= self.pending_max:
+            message = f"{self.pending_max} commands already wait for {self.address}"
             raise Overloaded(message)
+        self._queue(packed, receiver)
+
+    def ping(self) -> asyncio.Future[Any]:
+        """`send("PING")` over the limit, too: whether the node lives shows when it is busiest."""
+        if self.closed:
+            message = f"no connection to {self.address}"
+            raise ConnectionLost(message, sent=False)
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._queue(_PING, future)
+        return future
+
+    def _queue(self, packed: bytes, receiver: Receiver) -> None:
         if not self._outgoing:
             self._loop.call_soon(self._flush)
         self._outgoing.append(packed)
