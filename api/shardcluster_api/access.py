@@ -29,7 +29,7 @@ def refusal_of_role(role: Role, needed: Role) -> ApiError | None:
         return None
     if role is Role.NONE:
         challenge = (("WWW-Authenticate", "Bearer"),)
-        message = "This needs a token: Authorization: Bearer …"
+        message = "This needs a token that is known here: Authorization: Bearer …"
         return ApiError(401, "Unauthorized", message, headers=challenge)
     message = f"This needs the role {needed.name.lower()}; the token has {role.name.lower()}."
     return ApiError(403, "Forbidden", message)

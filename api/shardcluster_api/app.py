@@ -8,6 +8,7 @@ Behind the fast protocol it is given the running gateway and gets what is not ho
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 from dataclasses import replace
@@ -158,8 +159,14 @@ def create_app(bridge: Bridge | None = None) -> flask.Flask:
         )
     app.before_request(_refuse_other_sites)
     app.register_error_handler(HTTPException, _http_error)
+    logging.getLogger("werkzeug").addFilter(_not_a_request)
     app.wsgi_app = _ReadableBodies(app.wsgi_app)  # type: ignore[method-assign, assignment]
     return app
+
+
+def _not_a_request(record: logging.LogRecord) -> bool:
+    """Werkzeug's server logs request lines, and these hold keys and tokens."""
+    return '"%s" %s %s' not in str(record.msg)
 
 
 def _view(operation: Operation, bridge: Bridge) -> Callable[..., flask.Response]:

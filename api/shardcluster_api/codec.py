@@ -25,6 +25,7 @@ from shardcluster_api.limits import (
     TTL_SECONDS_MAX,
     VALUE_BYTES_MAX,
 )
+from shardcluster_api.tokens import TOKEN_PARAMETER
 
 __all__ = [
     "BatchItem", "ItemKind", "WriteRequest", "bytes_fields", "checked_key",
@@ -97,6 +98,8 @@ def parse_query(query: str, *allowed: str) -> dict[str, bytes]:
         if not part:
             continue
         name = unquote_to_bytes(name_text.replace("+", " ")).decode("utf-8", "replace")
+        if name == TOKEN_PARAMETER:
+            continue  # it said who asks, not what
         if name not in allowed:
             known = ", ".join(allowed) if allowed else "none"
             _refuse(f"Unknown query parameter {_quoted(name)}; known here: {known}.")

@@ -124,6 +124,7 @@ class FastLane:
         self._gateway = gateway
         self._router = gateway.router
         self._heads: dict[bytes, _Head] = {}
+        self._roles_version = gateway.roles_version  # of which the heads' roles are
         self._tails: dict[tuple[str, str, str], bytes] = {}
         self._waiting: dict[FastCycle, None] = {}  # the oldest first
         self._loop = asyncio.get_running_loop()
@@ -153,10 +154,6 @@ class FastLane:
             del self._heads[next(iter(self._heads))]
         self._heads[block] = _Head(known, self._gateway.role_of(known, ""), body_bytes)
 
-    def forget(self) -> None:
-        """Who may do what has changed."""
-        self._heads.clear()
-
     # -- sending ---------------------------------------------------------------------------
 
     def take(self, protocol: GatewayProtocol, data: bytes) -> FastCycle | None:
@@ -164,6 +161,9 @@ class FastLane:
         found = _REQUEST.match(data)
         if found is None or self._gateway.full(1):
             return None
+        if self._roles_version != self._gateway.roles_version:
+            self._roles_version = self._gateway.roles_version
+            self._heads.clear()
         method, key = found.groups()
         if b"%" in key:
             key = unquote_to_bytes(key)

@@ -31,12 +31,14 @@ if TYPE_CHECKING:
     from shardcluster_api.control_plane import ControlPlane
     from shardcluster_api.operations import Operation
     from shardcluster_api.settings import Settings
+    from shardcluster_api.tokens import Reloaded
 
 __all__ = ["Gateway"]
 
 STATE_WAIT_S = 20.0  # of a long poll
 STATE_RETRY_MIN_S, STATE_RETRY_MAX_S = 0.1, 2.0
 UNREADY_STATUS = 503
+RELOAD_INTERVAL_S = 1.0  # between two looks at the files that may change
 
 _log = logging.getLogger(__name__)
 
@@ -56,31 +58,36 @@ class Gateway:
         self.router = Router(self.topology, self.metrics)
         self.fast = FastLane(self)
         self.draining = False
+        self.reloaded: list[Reloaded] = [settings.tokens] if settings.tokens is not None else []
         self.in_flight = 0
         self.buffered_bytes = 0  # of bodies that the fast protocol holds
         self.unsent_bytes = 0  # of answers that the fast protocol could not hand over yet
         self.state: dict[str, Any] | None = None  # the last one the controller told
         self._served_once = False
-        self._following: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self.connections: Callable[[], int] = lambda: 0  # of clients; the front end knows
         self.controller_reachable = False
         attach_gauges(self)
+        self.metrics.watch("broken_files", "Tokens and certificates", self._broken_files)
 
     def start(self) -> None:
         """Begin to learn about the store; requests are answered from now on."""
         self.topology.start()
-        self._following = asyncio.create_task(self._follow())
+        self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._reload())]
 
     async def close(self) -> None:
         """Let go of everything."""
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.gather(self._following, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.control.close()
         await self.topology.close()
 
     def _connected(self) -> int:
         return sum(link.connected for link in self.topology.links.values())
+
+    def _broken_files(self) -> int:
+        return sum(bool(file.broken) for file in self.reloaded)
 
     def unready(self) -> str:
         """Why it can't serve, or nothing.
@@ -122,8 +129,14 @@ class Gateway:
 
     def role_of(self, headers: Mapping[bytes, bytes], query: str) -> Role:
         """What the sender of a request may do, by its token."""
-        del headers, query
-        return Role.ADMIN
+        tokens = self.settings.tokens
+        return Role.ADMIN if tokens is None else tokens.role_of(headers, query)
+
+    @property
+    def roles_version(self) -> int:
+        """Another number when `role_of` may say something else than before, for caches of it."""
+        tokens = self.settings.tokens
+        return 0 if tokens is None else tokens.version
 
     async def answer(self, operation: Operation, request: Request) -> Answer:
         """Carry out one request."""
@@ -171,6 +184,13 @@ class Gateway:
                 _log.exception("the controller's state can't be understood")
                 await asyncio.sleep(STATE_RETRY_MAX_S)
                 since = None
+
+    async def _reload(self) -> None:
+        """Take in files that change while the gateway lives."""
+        while True:
+            await asyncio.sleep(RELOAD_INTERVAL_S)
+            for file in self.reloaded:
+                file.reload()
 
     def view(self) -> dict[str, Any]:
         """What the gateway itself sees, for /status."""

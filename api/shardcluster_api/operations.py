@@ -190,7 +190,10 @@ async def _readyz(gateway: Gateway, _request: Request) -> Answer:
     return json_answer({"ready": True})
 
 
-async def _metrics(gateway: Gateway, _request: Request) -> Answer:
+async def _metrics(gateway: Gateway, request: Request) -> Answer:
+    refusal = refusal_of_role(request.role, gateway.settings.metrics_role)
+    if refusal is not None:
+        raise refusal
     return Answer(200, gateway.metrics.expose(), METRICS_TYPE)
 
 

@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shardcluster.observed import Address
+from shardcluster.tokens import TokensError
+from shardcluster_api.access import Role
 from shardcluster_api.limits import Limits
+from shardcluster_api.tokens import Tokens
 from shardcluster_runtime.wire import Credentials
 
 if TYPE_CHECKING:
@@ -37,6 +40,8 @@ class Settings:
     credentials: Credentials = field(default_factory=Credentials)
     resource: tuple[str, str] | None = None  # namespace and name of a ShardCluster on Kubernetes
     limits: Limits = field(default_factory=Limits)
+    tokens: Tokens | None = None  # without them everybody is an admin
+    metrics_role: Role = Role.NONE
 
     @classmethod
     def read(
@@ -48,9 +53,10 @@ class Settings:
     ) -> Settings:
         """The arguments, else SHARDCLUSTER_CONTROLLER, _SEEDS, _KUBERNETES; _USERNAME, _PASSWORD.
 
-        SHARDCLUSTER_PASSWORD_FILE instead of the last names a file.  `Limits` are read likewise,
-        in-flight ones from SHARDCLUSTER_IN_FLIGHT_MAX and so on.  Raises SettingsError, also when
-        there is none of the first three.
+        SHARDCLUSTER_PASSWORD_FILE instead of the last names a file.  SHARDCLUSTER_TOKENS_FILE,
+        _METRICS_ROLE: see docs/access.md.  `Limits` are read likewise, in-flight ones from
+        SHARDCLUSTER_IN_FLIGHT_MAX and so on.  Raises SettingsError, also when there is none of the
+        first three.
         """
         resource = resource or environment.get("SHARDCLUSTER_KUBERNETES") or ""
         controller_url = controller_url or environment.get("SHARDCLUSTER_CONTROLLER") or None
@@ -69,7 +75,15 @@ class Settings:
             _password(environment), environment.get("SHARDCLUSTER_USERNAME") or None
         )
         named = _namespace_and_name(resource) if resource else None
-        return cls(controller_url, parse_seeds(seeds), credentials, named, _limits(environment))
+        return cls(
+            controller_url,
+            parse_seeds(seeds),
+            credentials,
+            named,
+            _limits(environment),
+            tokens=_tokens(environment),
+            metrics_role=_metrics_role(environment),
+        )
 
 
 def _namespace_and_name(text: str) -> tuple[str, str]:
@@ -78,6 +92,26 @@ def _namespace_and_name(text: str) -> tuple[str, str]:
         message = f"{text!r} is not NAMESPACE/NAME of a ShardCluster."
         raise SettingsError(message)
     return namespace, name
+
+
+def _tokens(environment: Mapping[str, str]) -> Tokens | None:
+    path = environment.get("SHARDCLUSTER_TOKENS_FILE")
+    if not path:
+        return None
+    try:
+        return Tokens(Path(path))
+    except (OSError, TokensError) as error:
+        message = f"SHARDCLUSTER_TOKENS_FILE ({path}) can't be used: {error}."
+        raise SettingsError(message) from error
+
+
+def _metrics_role(environment: Mapping[str, str]) -> Role:
+    named = environment.get("SHARDCLUSTER_METRICS_ROLE") or "none"
+    roles = {role.name.lower(): role for role in Role}
+    if named not in roles:
+        message = f"SHARDCLUSTER_METRICS_ROLE is one of {', '.join(roles)}, not {named!r}."
+        raise SettingsError(message)
+    return roles[named]
 
 
 def _password(environment: Mapping[str, str]) -> str | Callable[[], str] | None:

@@ -172,6 +172,14 @@ def ignored_on_local(spec: Spec) -> tuple[str, ...]:
             "resources", "only the memory limit counts, as the engine's maxmemory",
         ),
         (spec.gateway.replicas != 1, "gateway.replicas", "one gateway runs"),
+        (
+            spec.gateway.tokens_secret_name is not None, "gateway.tokensSecretName",
+            "the environment's SHARDCLUSTER_TOKENS_FILE names the tokens",
+        ),
+        (
+            spec.gateway.tls_secret_name is not None, "gateway.tlsSecretName",
+            "the environment's SHARDCLUSTER_HTTPS_CERT and SHARDCLUSTER_HTTPS_KEY name the files",
+        ),
         (spec.auth_secret_name is not None, "auth", "nodes ask for no password"),
         (spec.tls_secret_name is not None, "tls", "nodes speak plain TCP"),
         (spec.scheduling_json != "{}", "scheduling", "all nodes run on this machine"),
@@ -305,6 +313,8 @@ def _read_gateway(fields: Fields) -> GatewaySpec:
         fields.integer("replicas", 1, 0, GATEWAYS_MAX),
         fields.choice("readFrom", ReadFrom.REPLICA),
         fields.choice("durability", Durability.ASYNC),
+        fields.text("tokensSecretName", _SUBDOMAIN, SUBDOMAIN_CHARS_MAX, _AN_OBJECT),
+        fields.text("tlsSecretName", _SUBDOMAIN, SUBDOMAIN_CHARS_MAX, _AN_OBJECT),
     )
     fields.finish()
     return gateway

@@ -119,6 +119,8 @@ class GatewaySpec:
     replicas: int = 1
     read_from: ReadFrom = ReadFrom.REPLICA
     durability: Durability = Durability.ASYNC
+    tokens_secret_name: str | None = None
+    tls_secret_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +213,8 @@ class Spec:
                 "replicas": self.gateway.replicas,
                 "readFrom": self.gateway.read_from.value,
                 "durability": self.gateway.durability.value,
+                "tokensSecretName": self.gateway.tokens_secret_name,
+                "tlsSecretName": self.gateway.tls_secret_name,
             },
             "auth": {"secretName": self.auth_secret_name},
             "tls": {"secretName": self.tls_secret_name},

@@ -58,8 +58,11 @@ def _quantity(description: str) -> Schema:
 
 
 def _secret(description: str, content: str) -> Schema:
-    name = _text(content, maxLength=limits.SUBDOMAIN_CHARS_MAX, pattern=_whole(limits.SUBDOMAIN))
-    return {**_mapping(description, secretName=name), "required": ["secretName"]}
+    return {**_mapping(description, secretName=_secret_name(content)), "required": ["secretName"]}
+
+
+def _secret_name(content: str) -> Schema:
+    return _text(content, maxLength=limits.SUBDOMAIN_CHARS_MAX, pattern=_whole(limits.SUBDOMAIN))
 
 
 def spec_schema() -> Schema:
@@ -192,6 +195,15 @@ def _gateway() -> Schema:
             " replica: a replica has it, too (needs replicasPerShard of 1 or more). disk: it is on"
             " the master's disk (needs storage).",
             Durability.ASYNC,
+        ),
+        tokensSecretName=_secret_name(
+            "The name of a Secret whose key `tokens` has the lines that `shardctl token` makes."
+            " With it every request needs a bearer token; a change counts within a minute or two,"
+            " without a restart."
+        ),
+        tlsSecretName=_secret_name(
+            "The name of a Secret of type kubernetes.io/tls (`tls.crt`, `tls.key`): the gateways"
+            " then speak HTTPS. A renewed certificate is taken into use without a restart."
         ),
     )
 

@@ -77,6 +77,7 @@ class FakeStore(ThreadingHTTPServer):
         self.changes: list[tuple[str, str, Any]] = []
         self.values: dict[str, bytes] = {}
         self.refusal: tuple[int, bytes] | None = None
+        self.logins: list[str | None] = []
         self.state = state()
 
     @property
@@ -91,6 +92,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.server.logins.append(self.headers.get("Authorization"))
         if self.server.refusal is not None:
             self._answer(*self.server.refusal)
         elif self.path.startswith("/v1/keys/"):
@@ -353,3 +355,27 @@ def test_ring_says_who_owns_how_much_and_what_would_move(folder: Path) -> None:
     assert sum(row["wanted_slots"] for row in rows) == 2 * HALF
     assert [row["why"].split()[0] for row in rows] == ["gives", "gives", "takes"]
     assert "shard-2" in run("ring", "--folder", folder).output
+
+
+def test_a_token_of_the_environment_is_sent_to_the_gateway(
+    store: FakeStore, tmp_path: Path
+) -> None:
+    """By the commands and by `bench`; without one nothing is sent, and a controller gets none."""
+    known = {"SHARDCLUSTER_TOKEN": "the-token"}
+    asked = [
+        (["status"], {}, None),
+        (["status"], known, "Bearer the-token"),
+        (["add-shard"], known, "Bearer the-token"),
+        (["bench", "--seconds", "0.1", "--keys", "10"], known, "Bearer the-token"),
+    ]
+    for arguments, environment, login in asked:
+        store.logins.clear()
+        ended = CliRunner().invoke(
+            main, [*arguments, "--url", store.url, "--folder", str(tmp_path)], env=environment
+        )
+        assert ended.exit_code == 0, ended.output
+        assert set(store.logins) == {login}
+    store.logins.clear()
+    arguments = ["status", "--control-url", store.url, "--folder", str(tmp_path)]
+    assert CliRunner().invoke(main, arguments, env=known).exit_code == 0
+    assert set(store.logins) == {None}

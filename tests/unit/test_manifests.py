@@ -388,3 +388,36 @@ def test_gateways_are_replaced_without_a_gap() -> None:
     ]  # fmt: skip
     assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
     assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
+
+
+def test_a_gateway_reads_the_secrets_that_the_spec_names() -> None:
+    """Mounted as folders, so that it follows their changes; with a certificate it speaks HTTPS."""
+    plain = _one(_spec(), "Deployment", "demo-gateway")["spec"]["template"]["spec"]
+    assert [volume["name"] for volume in plain["volumes"]] == ["auth", "scratch"]
+    assert "scheme" not in plain["containers"][0]["readinessProbe"]["httpGet"]
+    spec = _spec(gateway={"tokensSecretName": "who", "tlsSecretName": "web"})
+    pod = _one(spec, "Deployment", "demo-gateway")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    secrets = {v["name"]: v["secret"] for v in pod["volumes"] if "secret" in v}
+    assert {name: secret["secretName"] for name, secret in secrets.items()} == {
+        "auth": "demo-auth", "tokens": "who", "https": "web",
+    }  # fmt: skip
+    folders = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert not any("subPath" in mount for mount in container["volumeMounts"])
+    files = {
+        f"{folders[name]}/{item['path']}"
+        for name, secret in secrets.items()
+        for item in secret["items"]
+    }
+    variables = {entry["name"]: entry["value"] for entry in container["env"]}
+    assert set(variables.values()) == files
+    assert set(variables) == {
+        "SHARDCLUSTER_PASSWORD_FILE", "SHARDCLUSTER_TOKENS_FILE", "SHARDCLUSTER_HTTPS_CERT",
+        "SHARDCLUSTER_HTTPS_KEY",
+    }  # fmt: skip
+    for probe in ("readinessProbe", "livenessProbe"):
+        assert container[probe]["httpGet"]["scheme"] == "HTTPS"
+    (port,) = _one(spec, "Service", "demo-gateway")["spec"]["ports"]
+    assert (port["name"], port["port"], port["targetPort"]) == ("https", 443, "http")
+    (port,) = _one(_spec(), "Service", "demo-gateway")["spec"]["ports"]
+    assert (port["name"], port["port"]) == ("http", 80)

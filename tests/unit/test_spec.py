@@ -48,7 +48,13 @@ FULL: dict[str, Any] = {
         "config": {"maxmemory-policy": "allkeys-lru"},
         "failover": {"nodeTimeoutMs": 3000},
         "rebalance": {"mode": "manual", "maxKeysPerSecond": 5000},
-        "gateway": {"replicas": 2, "readFrom": "master", "durability": "disk"},
+        "gateway": {
+            "replicas": 2,
+            "readFrom": "master",
+            "durability": "disk",
+            "tokensSecretName": "orders-tokens",
+            "tlsSecretName": "orders.example",
+        },
         "auth": {"secretName": "orders-password"},
         "tls": {"secretName": "orders.tls"},
         "paused": True,
@@ -160,6 +166,8 @@ def test_a_document_that_is_no_mapping_is_refused(document: object) -> None:
         ("gateway.replicas", (0, 100), (101,)),
         ("gateway.readFrom", ("replica", "master"), ("any",)),
         ("gateway.durability", ("async", "replica"), ("sync",)),
+        ("gateway.tokensSecretName", ("a", "a.b-c"), ("A", "a/b", "", 1)),
+        ("gateway.tlsSecretName", ("a",), ("a_b", ["a"])),
         ("auth.secretName", ("a", "a.b-c"), ("A", "a..b", "-a", "a" * 254, 1)),
         ("tls.secretName", ("a",), ("a_b",)),
         ("scheduling", ({}, {"a": [{"b": (1, 2.5, None, "x", True)}]}), ([], "x")),
@@ -353,8 +361,9 @@ def test_a_local_platform_says_what_it_ignores() -> None:
     named = [sentence.split()[0] for sentence in ignored_on_local(parse(FULL))]
     assert named == [
         "spec.image", "spec.storage.size", "spec.storage.storageClassName",
-        "spec.storage.keepOnDelete", "spec.resources", "spec.gateway.replicas", "spec.auth",
-        "spec.tls", "spec.scheduling",
+        "spec.storage.keepOnDelete", "spec.resources", "spec.gateway.replicas",
+        "spec.gateway.tokensSecretName", "spec.gateway.tlsSecretName", "spec.auth", "spec.tls",
+        "spec.scheduling",
     ]  # fmt: skip
     only_limit = of(resources={"limits": {"memory": "1Gi"}}, storage={"size": "1Gi"})
     assert len(ignored_on_local(parse(only_limit))) == 1

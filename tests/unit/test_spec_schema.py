@@ -22,7 +22,8 @@ BESIDE: dict[str, dict[str, Any]] = {"storage.": {"size": "1Gi"}}
 SAMPLES: dict[str, Any] = {
     "image": "valkey/valkey:9", "retire": ["shard-9"], "config": {"hz": "10"},
     "ring.weights": {"shard-0": 0.5}, "storage.storageClassName": "fast",
-    "auth.secretName": "password", "tls.secretName": "certificate",
+    "auth.secretName": "password", "gateway.tokensSecretName": "tokens",
+    "gateway.tlsSecretName": "web", "tls.secretName": "certificate",
     "scheduling": {"nodeSelector": {"disk": "ssd"}},
 }  # fmt: skip
 

@@ -23,8 +23,8 @@ TEST_MODULE_LINES_MAX = 600
 # What core may take from the standard library: nothing with a clock, dice, a wire or a file.
 CORE_MAY_IMPORT = {
     "__future__", "abc", "array", "binascii", "bisect", "collections", "copy", "dataclasses",
-    "datetime", "decimal", "difflib", "enum", "fractions", "functools", "hashlib", "heapq", "html",
-    "ipaddress",
+    "datetime", "decimal", "difflib", "enum", "fractions", "functools", "hashlib", "heapq", "hmac",
+    "html", "ipaddress",
     "itertools", "json", "math", "operator", "re", "statistics", "string", "struct", "textwrap",
     "types", "typing", "unicodedata", "zlib",
     "shardcluster",

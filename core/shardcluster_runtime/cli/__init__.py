@@ -29,6 +29,7 @@ _COMMANDS = {
     "remove-shard": ("change", "remove_shard"),
     "rebalance": ("change", "rebalance"),
     "kill": ("change", "kill"),
+    "token": ("token", "token"),
     "bench": ("bench", "bench"),
     "version": ("look", "version"),
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
@@ -17,8 +18,9 @@ import click
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["CliError", "Client", "Whereabouts", "read_whereabouts"]
+__all__ = ["CliError", "Client", "Whereabouts", "read_whereabouts", "token"]
 
+TOKEN_VARIABLE = "SHARDCLUSTER_TOKEN"  # noqa: S105 - a variable's name
 DEFAULT_URL = "http://127.0.0.1:8080"
 WHEREABOUTS_FILE = "controller.json"
 ANSWER_TIMEOUT_S = 10.0
@@ -87,7 +89,7 @@ class Client:
         """The state document."""
         if self.gateway_url is None:
             return self._control("GET", "/state")
-        return _ask(self.gateway_url, "GET", "/status")
+        return _ask(self.gateway_url, "GET", "/status", token=token())
 
     def next_status(self, since: int) -> Document | None:
         """The state document once it differs from version `since`.
@@ -128,7 +130,7 @@ class Client:
     def _change(self, gateway_path: str, control_path: str, body: Document) -> Document:
         if self.gateway_url is None:
             return self._control("POST", control_path, body)
-        return _ask(self.gateway_url, "POST", gateway_path, body)
+        return _ask(self.gateway_url, "POST", gateway_path, body, token=token())
 
     def _control(self, method: str, path: str, body: Document | None = None) -> Document:
         if self.control_url is None:
@@ -140,18 +142,26 @@ class Client:
         return _ask(self.control_url, method, path, body)
 
 
+def token() -> str | None:
+    """What the gateway shall know us by; of the environment only, as others see command lines."""
+    return os.environ.get(TOKEN_VARIABLE) or None
+
+
 def _ask(
     url: str,
     method: str,
     path: str,
     body: Document | None = None,
     timeout_s: float = ANSWER_TIMEOUT_S,
+    token: str | None = None,
 ) -> Document:
     """One request; raises CliError with a sentence for everything but a good answer."""
     payload = None if body is None else json.dumps(body)
     headers = {"Accept": "application/json"}
     if payload is not None:
         headers["Content-Type"] = "application/json"
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
     connection, base_path = _connection(url, timeout_s)
     try:
         connection.request(method, base_path + path, payload, headers)

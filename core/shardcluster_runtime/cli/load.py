@@ -15,6 +15,7 @@ import hiredis
 
 from shardcluster.observed import Address
 from shardcluster.slots import SLOT_COUNT, SlotSet, key_slot
+from shardcluster_runtime.cli.client import token
 from shardcluster_runtime.wire import ConnectionLost, NodeConnection
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class HttpLane:
         self._port = parts.port or (443 if self._tls else 80)
         self._path = f"{parts.path.rstrip('/')}/v1/keys/"
         self._authority = parts.netloc
+        self._login = f"Authorization: Bearer {known}\r\n" if (known := token()) else ""
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def set(self, key: str, value: bytes) -> None:
@@ -107,7 +109,8 @@ class HttpLane:
         reader, writer = self._streams
         head = (
             f"{method} {self._path}{quote(key, safe='')} HTTP/1.1\r\nHost: {self._authority}\r\n"
-            f"Content-Length: {len(body)}\r\nContent-Type: application/octet-stream\r\n\r\n"
+            f"Content-Length: {len(body)}\r\nContent-Type: application/octet-stream\r\n"
+            f"{self._login}\r\n"
         )
         writer.write(head.encode() + body)
         answer = (await reader.readuntil(b"\r\n\r\n")).lower()

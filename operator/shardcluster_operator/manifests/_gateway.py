@@ -6,7 +6,7 @@ Ending is the gateway's own matter: at SIGTERM it says that it isn't ready and f
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from shardcluster_operator.manifests._common import (
     AUTH_FOLDER,
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 __all__ = ["gateway_objects"]
 
-SERVICE_PORT, PORT = 80, 8080
+SERVICE_PORT, SERVICE_TLS_PORT, PORT = 80, 443, 8080
+TOKENS_FOLDER, TOKENS_KEY = "/etc/shardcluster-tokens", "tokens"
+HTTPS_FOLDER = "/etc/shardcluster-https"
+CERTIFICATE_KEY, PRIVATE_KEY_KEY = "tls.crt", "tls.key"  # of a Secret of type kubernetes.io/tls
 GATEWAY_USER = 10001  # of the image
 TERMINATION_GRACE_S = 30  # draining, then requests under way, at most 6 s
 SCRATCH_SIZE = "256Mi"  # of /tmp, for bodies that Flask puts aside; the root is read-only
@@ -51,11 +54,15 @@ def _service(spec: Spec, place: Place) -> Manifest:
         "metadata": metadata(spec, place, gateway_name(spec), GATEWAY),
         "spec": {
             "selector": selector(spec, GATEWAY),
-            "ports": [
-                {"name": "http", "port": SERVICE_PORT, "targetPort": "http", "protocol": "TCP"}
-            ],
+            "ports": [{**_service_port(spec), "targetPort": "http", "protocol": "TCP"}],
         },
     }
+
+
+def _service_port(spec: Spec) -> Manifest:
+    if spec.gateway.tls_secret_name is not None:
+        return {"name": "https", "port": SERVICE_TLS_PORT}
+    return {"name": "http", "port": SERVICE_PORT}
 
 
 def _deployment(spec: Spec, place: Place) -> Manifest:
@@ -94,20 +101,51 @@ def _pod(spec: Spec, place: Place) -> Manifest:
         "topologySpreadConstraints": own_spread(selector(spec, GATEWAY)),
         "containers": [_container(spec, place)],
         "volumes": [
-            {
-                "name": "auth",
-                "secret": {
-                    "secretName": secret_name(spec),
-                    "defaultMode": SECRET_MODE,
-                    "items": [{"key": PASSWORD_KEY, "path": PASSWORD_KEY}],
-                },
-            },
+            *(
+                {
+                    "name": one.name,
+                    "secret": {
+                        "secretName": one.secret,
+                        "defaultMode": SECRET_MODE,
+                        "items": [{"key": key, "path": key} for key in one.files],
+                    },
+                }
+                for one in _secrets(spec)
+            ),
             {"name": "scratch", "emptyDir": {"sizeLimit": SCRATCH_SIZE}},
         ],
     }
 
 
+class _Secret(NamedTuple):
+    """A Secret that the gateway reads; mounted as a folder, so that it follows changes."""
+
+    name: str  # of the volume
+    secret: str
+    folder: str
+    files: dict[str, str]  # key in the Secret -> the variable that names the file
+
+
+def _secrets(spec: Spec) -> list[_Secret]:
+    found = [
+        _Secret(
+            "auth", secret_name(spec), AUTH_FOLDER, {PASSWORD_KEY: "SHARDCLUSTER_PASSWORD_FILE"}
+        )
+    ]
+    if (tokens := spec.gateway.tokens_secret_name) is not None:
+        files = {TOKENS_KEY: "SHARDCLUSTER_TOKENS_FILE"}
+        found.append(_Secret("tokens", tokens, TOKENS_FOLDER, files))
+    if (certificate := spec.gateway.tls_secret_name) is not None:
+        files = {
+            CERTIFICATE_KEY: "SHARDCLUSTER_HTTPS_CERT",
+            PRIVATE_KEY_KEY: "SHARDCLUSTER_HTTPS_KEY",
+        }
+        found.append(_Secret("https", certificate, HTTPS_FOLDER, files))
+    return found
+
+
 def _container(spec: Spec, place: Place) -> Manifest:
+    secrets = _secrets(spec)
     return {
         "name": "gateway",
         "image": place.gateway_image,
@@ -118,23 +156,29 @@ def _container(spec: Spec, place: Place) -> Manifest:
             "--port", str(PORT),
         ],
         "env": [
-            {"name": "SHARDCLUSTER_PASSWORD_FILE", "value": f"{AUTH_FOLDER}/{PASSWORD_KEY}"}
+            {"name": variable, "value": f"{one.folder}/{key}"}
+            for one in secrets
+            for key, variable in one.files.items()
         ],
         "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
         "resources": {"requests": dict(REQUESTS), "limits": dict(LIMITS)},
         "securityContext": container_security(),
         "volumeMounts": [
-            {"name": "auth", "mountPath": AUTH_FOLDER, "readOnly": True},
+            *(
+                {"name": one.name, "mountPath": one.folder, "readOnly": True}
+                for one in secrets
+            ),
             {"name": "scratch", "mountPath": "/tmp"},  # noqa: S108 - a volume of the pod's own
         ],
-        "readinessProbe": _probe("/readyz", period_s=2, failures=2),
-        "livenessProbe": _probe("/healthz", period_s=10, failures=6),
+        "readinessProbe": _probe(spec, "/readyz", period_s=2, failures=2),
+        "livenessProbe": _probe(spec, "/healthz", period_s=10, failures=6),
     }  # fmt: skip
 
 
-def _probe(path: str, *, period_s: int, failures: int) -> Manifest:
+def _probe(spec: Spec, path: str, *, period_s: int, failures: int) -> Manifest:
+    scheme = {} if spec.gateway.tls_secret_name is None else {"scheme": "HTTPS"}
     return {
-        "httpGet": {"path": path, "port": "http"},
+        "httpGet": {"path": path, "port": "http", **scheme},
         "periodSeconds": period_s,
         "timeoutSeconds": 5,
         "failureThreshold": failures,
