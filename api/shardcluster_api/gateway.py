@@ -17,6 +17,8 @@ from shardcluster.spec import parse
 from shardcluster_api.access import Role, refusal_of_role
 from shardcluster_api.answers import error_answer
 from shardcluster_api.control_plane import HttpControlPlane, NoControlPlane
+from shardcluster_api.dashboard.hot import HotSpots
+from shardcluster_api.dashboard.overview import Overview
 from shardcluster_api.errors import ApiError, TooBusy
 from shardcluster_api.limits import IN_FLIGHT_MAX
 from shardcluster_api.metrics import Metrics
@@ -50,6 +52,8 @@ class Gateway:
         self.metrics = Metrics()
         self.topology = Topology(settings.seeds, settings.credentials, self.metrics)
         self.router = Router(self.topology, self.metrics)
+        self.overview = Overview(self)
+        self.hot_spots = HotSpots(self)
         self.draining = False
         self.in_flight = 0
         self.buffered_bytes = 0  # of bodies that the fast protocol holds
