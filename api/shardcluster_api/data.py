@@ -35,6 +35,7 @@ _ACKED_FIELD = {Durability.REPLICA: "replicas_acked", Durability.DISK: "disks_ac
 
 async def read(router: Router, key: bytes, *, strong: bool) -> tuple[int, Reply]:
     """The slot and the reply whose value is the key's; raises KeyNotFound."""
+    router.hot_keys.saw(key)
     slot = key_slot(key)
     reply = await router.read(slot, _packed(b"GET", key), strong=strong)
     if reply.value is None:
@@ -44,6 +45,7 @@ async def read(router: Router, key: bytes, *, strong: bool) -> tuple[int, Reply]
 
 async def write(router: Router, request: WriteRequest) -> tuple[int, Reply, dict[str, Any]]:
     """The slot, the reply, and what is to be said of the expiry and the durability."""
+    router.hot_keys.saw(request.key)
     slot = key_slot(request.key)
     command: tuple[bytes | int, ...] = (b"SET", request.key, request.value)
     if request.ttl_ms is not None:
@@ -57,6 +59,7 @@ async def delete(
     router: Router, key: bytes, durability: Durability | None = None
 ) -> tuple[int, Reply, dict[str, Any]]:
     """Like `write`; raises KeyNotFound when there was nothing to delete."""
+    router.hot_keys.saw(key)
     slot = key_slot(key)
     durability = durability or router.policy.durability
     reply = await router.write(slot, _packed(b"UNLINK", key), _WAITS[durability])

@@ -17,6 +17,8 @@ from shardcluster.spec import parse
 from shardcluster_api.access import Role, refusal_of_role
 from shardcluster_api.answers import error_answer
 from shardcluster_api.control_plane import HttpControlPlane, NoControlPlane
+from shardcluster_api.dashboard.hot import HotSpots
+from shardcluster_api.dashboard.overview import Overview
 from shardcluster_api.errors import ApiError, TooBusy
 from shardcluster_api.fast import FastLane
 from shardcluster_api.gauges import attach_gauges
@@ -57,6 +59,8 @@ class Gateway:
         )
         self.router = Router(self.topology, self.metrics)
         self.fast = FastLane(self)
+        self.overview = Overview(self)
+        self.hot_spots = HotSpots(self)
         self.draining = False
         self.reloaded: list[Reloaded] = [settings.tokens] if settings.tokens is not None else []
         self.in_flight = 0

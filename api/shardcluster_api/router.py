@@ -23,6 +23,7 @@ import hiredis
 from shardcluster.observed import Address
 from shardcluster.spec_model import Durability, ReadFrom
 from shardcluster_api.errors import EngineRefused, NotServed, OutcomeUnknown, TooBusy
+from shardcluster_api.hot_keys import HotKeys
 from shardcluster_api.limits import CONNECT_TIMEOUT_S, HEDGE_AFTER_S, REQUEST_DEADLINE_S
 from shardcluster_api.links import Lane, NodeLink, NotReached
 from shardcluster_runtime.wire import ConnectionLost, Overloaded
@@ -115,6 +116,7 @@ class Router:
         self.topology = topology
         self.policy = Policy()
         self._held: dict[NodeLink | None, int] = {}  # requests that wait for a node to be itself
+        self.hot_keys = HotKeys()
         self._map = topology.map
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
