@@ -30,7 +30,8 @@ from shardcluster_api.tokens import TOKEN_PARAMETER
 __all__ = [
     "BatchItem", "ItemKind", "WriteRequest", "bytes_fields", "checked_key",
     "checked_value", "flag_fields", "json_object", "parse_batch", "parse_change",
-    "parse_consistency", "parse_node", "parse_nothing", "parse_query", "parse_read", "parse_write", "write_options",
+    "parse_consistency", "parse_node", "parse_nothing", "parse_query", "parse_read", "parse_write",
+    "write_options",
 ]  # fmt: skip
 
 _QUOTED_MAX = 60  # of a client's own words in an error message

@@ -224,6 +224,7 @@ class FastLane:
         return cycle
 
     def _wait(self, cycle: FastCycle) -> None:
+        self._router.hot_keys.saw(cycle.key)
         self._waiting[cycle] = None
         if not self._sweeping:
             self._sweeping = True
