@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # of a script, only its own folder is there
+
+from tools.dashboard import dashboard  # noqa: E402 - needs the line above
+
 COMPOSE_SPEC = ROOT / "deploy/compose/shardcluster.yaml"
 NOTE = b"# Made by `make generate` from what ShardCluster gives its local nodes; don't edit.\n"
 
@@ -159,11 +163,47 @@ def chart_rules() -> bytes:
     return RULES_NOTE + yaml.dump(rules, Dumper=_Plain, sort_keys=False).encode()
 
 
+RULES = ROOT / "deploy/prometheus/rules.yaml"
+ALERTS_NOTE = b"# Made by `make generate` from deploy/prometheus/rules.yaml; don't edit.\n"
+
+
+def chart_alerts() -> bytes:
+    """The alert rules, for the chart."""
+    rules = yaml.safe_load(RULES.read_text(encoding="utf-8"))
+    text = yaml.dump(rules, Dumper=_Plain, sort_keys=False, allow_unicode=True, width=1000)
+    return ALERTS_NOTE + text.encode()
+
+
+def prometheus_rule() -> bytes:
+    """The same for the Prometheus Operator."""
+    manifest = {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {
+            "name": "shardcluster",
+            "namespace": "shardcluster-system",
+            "labels": {"app.kubernetes.io/name": "shardcluster-operator"},
+        },
+        "spec": yaml.safe_load(RULES.read_text(encoding="utf-8")),
+    }
+    text = yaml.dump(manifest, Dumper=_Plain, sort_keys=False, allow_unicode=True, width=1000)
+    return ALERTS_NOTE + text.encode()
+
+
+def grafana_dashboard() -> bytes:
+    """The dashboard; JSON has no place for a note."""
+    return (json.dumps(dashboard(), indent=1, ensure_ascii=False) + "\n").encode()
+
+
 GENERATED: dict[str, Callable[[], bytes]] = {
     "charts/shardcluster/crds/shardclusters.yaml": crd,
+    "charts/shardcluster/files/alerts.yaml": chart_alerts,
+    "charts/shardcluster/files/dashboard.json": grafana_dashboard,
     "charts/shardcluster/files/rules.yaml": chart_rules,
     "deploy/compose/valkey.conf": compose_valkey_conf,
     "deploy/crd.yaml": crd,
+    "deploy/grafana/shardcluster.json": grafana_dashboard,
+    "deploy/prometheus/prometheus-rule.yaml": prometheus_rule,
     "docs/spec.md": spec_page,
 }
 

@@ -20,9 +20,11 @@ import uvicorn
 from a2wsgi import WSGIMiddleware
 
 from shardcluster_api.app import LoopBridge, create_app
+from shardcluster_api.flow import BodyFirst
 from shardcluster_api.gateway import Gateway
 from shardcluster_api.guards import COMMON_HEADERS
 from shardcluster_api.limits import KEEP_ALIVE_S
+from shardcluster_api.operations import OPERATIONS
 from shardcluster_api.protocol import GatewayProtocol
 from shardcluster_api.settings import PORT_MAX, Settings, SettingsError
 
@@ -86,10 +88,15 @@ async def _serve(options: argparse.Namespace, settings: Settings, listener: sock
         sys.stdout.write(f"ShardCluster gateway: {scheme}://{shown}:{port} (store: {store})\n")
         sys.stdout.flush()
 
-    flask_app = cast("WSGIApp", create_app(bridge, settings.cors))
-    config = server_config(gateway, WSGIMiddleware(flask_app, workers=FLASK_THREADS))
+    flask_app = WSGIMiddleware(
+        cast("WSGIApp", create_app(bridge, settings.cors)), workers=FLASK_THREADS
+    )
+    cold_bytes_max = max(one.body_bytes_max for one in OPERATIONS if not one.hot)
+    config = server_config(gateway, BodyFirst(flask_app, gateway, cold_bytes_max))
+    server = _Server(config, gateway, options.drain_seconds, announce)
+    gateway.connections = lambda: len(server.server_state.connections)
     try:
-        await _Server(config, gateway, options.drain_seconds, announce).serve([listener])
+        await server.serve([listener])
     finally:
         await gateway.close()
 

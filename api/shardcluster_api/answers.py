@@ -22,6 +22,7 @@ __all__ = [
     "Answer",
     "Headers",
     "Request",
+    "ascii_name",
     "error_answer",
     "json_answer",
     "place_fields",
@@ -77,12 +78,13 @@ def place_headers(slot: int, reply: Reply) -> Headers:
     """The same, as headers."""
     headers = (
         ("X-ShardCluster-Slot", str(slot)),
-        ("X-ShardCluster-Shard", _ascii(reply.shard)),
-        ("X-ShardCluster-Node", _ascii(reply.node)),
+        ("X-ShardCluster-Shard", ascii_name(reply.shard)),
+        ("X-ShardCluster-Node", ascii_name(reply.node)),
         ("X-ShardCluster-Role", reply.role),
     )
     return (*headers, ("X-ShardCluster-Stale", "master-down")) if reply.stale else headers
 
 
-def _ascii(name: str) -> str:
+def ascii_name(name: str) -> str:
+    """A name as a header may carry it."""
     return name if name.isascii() and name.isprintable() else ascii(name)

@@ -38,7 +38,7 @@ __all__ = ["BackgroundBridge", "Bridge", "LoopBridge", "create_app"]
 
 BRIDGE_TIMEOUT_S = 4 * REQUEST_DEADLINE_S  # only a bug takes so long
 START_WAIT_S = 3.0  # the first request of a fresh worker waits for the slot map so long
-NO_CONTENT = 204
+_WITHOUT_BODY = frozenset({204, 304})
 _CODES = {
     400: "BadRequest",
     404: "NotFound",
@@ -246,7 +246,7 @@ def _mark(cors: Cors) -> Callable[[flask.Response], flask.Response]:
 
 def _response(answer: Answer) -> flask.Response:
     response = flask.Response(answer.body, answer.status, content_type=answer.content_type)
-    if answer.status == NO_CONTENT:
+    if answer.status in _WITHOUT_BODY:
         response.headers.pop("Content-Type", None)
     response.headers.extend(answer.headers)
     return response

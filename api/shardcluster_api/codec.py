@@ -29,8 +29,9 @@ from shardcluster_api.tokens import TOKEN_PARAMETER
 
 __all__ = [
     "BatchItem", "ItemKind", "WriteRequest", "bytes_fields", "checked_key",
-    "checked_value", "flag_fields", "json_object", "parse_batch", "parse_consistency", "parse_node",
-    "parse_nothing", "parse_query", "parse_read", "parse_write", "write_options",
+    "checked_value", "flag_fields", "json_object", "parse_batch", "parse_change",
+    "parse_consistency", "parse_node", "parse_nothing", "parse_query", "parse_read", "parse_write",
+    "write_options",
 ]  # fmt: skip
 
 _QUOTED_MAX = 60  # of a client's own words in an error message
@@ -219,10 +220,27 @@ def parse_node(body: bytes) -> str:
     """Body of POST /remove_node."""
     fields = json_object(body)
     _known(fields, "node")
+    return _node(fields)
+
+
+def _node(fields: dict[str, Any]) -> str:
     node = fields.get("node")
     if not isinstance(node, str) or not node:
         _refuse('"node" must be the name of a shard or of one of its nodes.')
     return node
+
+
+def parse_change(body: bytes) -> tuple[str, str]:
+    """Body of POST /v1/preview: `add`, `remove` or `rebalance`, and which shard to remove."""
+    fields = json_object(body)
+    change = fields.get("change")
+    if change == "remove":
+        _known(fields, "change", "node")
+        return change, _node(fields)
+    _known(fields, "change")
+    if change not in ("add", "rebalance"):
+        _refuse('"change" must be "add", "remove" or "rebalance".')
+    return change, ""
 
 
 def parse_nothing(body: bytes) -> None:

@@ -40,6 +40,10 @@ class ControlPlane(Protocol):
         """Move slots to where the ring wants them; what will happen."""
         ...
 
+    async def preview(self, document: Document) -> Document:
+        """The plan that a spec would lead to; changes nothing."""
+        ...
+
     async def close(self) -> None:
         """Let go of connections."""
         ...
@@ -64,6 +68,11 @@ class NoControlPlane:
 
     async def rebalance(self) -> Document:
         """Raises ControllerUnavailable."""
+        raise _none()
+
+    async def preview(self, document: Document) -> Document:
+        """Raises ControllerUnavailable."""
+        del document
         raise _none()
 
     async def close(self) -> None:
@@ -98,6 +107,12 @@ class HttpControlPlane:
     async def rebalance(self) -> Document:
         """POST /rebalance."""
         return await self._ask("POST", "/rebalance", CONTROL_TIMEOUT_S, json={})
+
+    async def preview(self, document: Document) -> Document:
+        """POST /plan."""
+        answer = await self._ask("POST", "/plan", CONTROL_TIMEOUT_S, json=document)
+        plan: Document = answer["plan"]
+        return plan
 
     async def close(self) -> None:
         """Close the client session."""

@@ -15,8 +15,8 @@ from shardcluster.slots import key_slot
 from shardcluster.spec_model import Durability
 from shardcluster_api.answers import place_fields, place_headers
 from shardcluster_api.codec import ItemKind, bytes_fields, flag_fields
-from shardcluster_api.errors import ApiError, DurabilityNotReached, KeyNotFound
-from shardcluster_api.limits import DURABILITY_WAIT_S
+from shardcluster_api.errors import ApiError, DurabilityNotReached, KeyNotFound, TooLarge
+from shardcluster_api.limits import BATCH_ANSWER_BYTES_MAX, DURABILITY_WAIT_S
 
 if TYPE_CHECKING:
     from shardcluster_api.codec import BatchItem, WriteRequest
@@ -35,6 +35,7 @@ _ACKED_FIELD = {Durability.REPLICA: "replicas_acked", Durability.DISK: "disks_ac
 
 async def read(router: Router, key: bytes, *, strong: bool) -> tuple[int, Reply]:
     """The slot and the reply whose value is the key's; raises KeyNotFound."""
+    router.hot_keys.saw(key)
     slot = key_slot(key)
     reply = await router.read(slot, _packed(b"GET", key), strong=strong)
     if reply.value is None:
@@ -46,6 +47,7 @@ async def read(router: Router, key: bytes, *, strong: bool) -> tuple[int, Reply]
 
 async def write(router: Router, request: WriteRequest) -> tuple[int, Reply, dict[str, Any]]:
     """The slot, the reply, and what is to be said of the expiry and the durability."""
+    router.hot_keys.saw(request.key)
     slot = key_slot(request.key)
     command: tuple[bytes | int, ...] = (b"SET", request.key, request.value)
     if request.ttl_ms is not None:
@@ -59,6 +61,7 @@ async def delete(
     router: Router, key: bytes, durability: Durability | None = None
 ) -> tuple[int, Reply, dict[str, Any]]:
     """Like `write`; raises KeyNotFound when there was nothing to delete."""
+    router.hot_keys.saw(key)
     slot = key_slot(key)
     durability = durability or router.policy.durability
     reply = await router.write(slot, _packed(b"UNLINK", key), _WAITS[durability])
@@ -102,6 +105,7 @@ async def batch(router: Router, items: list[BatchItem]) -> list[dict[str, Any]]:
     node needs no code here.
     """
     results: list[dict[str, Any]] = [{}] * len(items)
+    room = _Room(BATCH_ANSWER_BYTES_MAX)
     by_key: dict[bytes, list[int]] = {}
     for index, item in enumerate(items):
         by_key.setdefault(item.key, []).append(index)
@@ -109,14 +113,27 @@ async def batch(router: Router, items: list[BatchItem]) -> list[dict[str, Any]]:
     async def in_order(indexes: list[int]) -> None:
         written = False
         for index in indexes:
-            results[index] = await _result(router, items[index], written=written)
+            results[index] = await _result(router, items[index], room, written=written)
             written = written or items[index].kind is not ItemKind.GET
 
     await asyncio.gather(*map(in_order, by_key.values()))
     return results
 
 
-async def _result(router: Router, item: BatchItem, *, written: bool) -> dict[str, Any]:
+class _Room:
+    """For the values of one batch: those that come when it is full are let go at once."""
+
+    def __init__(self, left: int) -> None:
+        self._left = left
+
+    def take(self, size: int) -> None:
+        if size > self._left:
+            message = f"The values of this batch are longer than {BATCH_ANSWER_BYTES_MAX} bytes."
+            raise TooLarge(message)
+        self._left -= size
+
+
+async def _result(router: Router, item: BatchItem, room: _Room, *, written: bool) -> dict[str, Any]:
     """`written`: this batch wrote the key before, so the read must see that."""
     said: dict[str, Any] = {"op": item.kind.value, **bytes_fields("key", item.key)}
     try:
@@ -127,6 +144,7 @@ async def _result(router: Router, item: BatchItem, *, written: bool) -> dict[str
             slot, reply, more = await delete(router, item.key)
             return {**said, "status": 200, **more, **place_fields(slot, reply)}
         slot, reply = await read(router, item.key, strong=item.strong or written)
+        room.take(len(reply.value))
     except ApiError as error:
         return {**said, "status": error.status, **error.document()}
     value = bytes_fields("value", reply.value)

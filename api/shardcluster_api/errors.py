@@ -16,6 +16,8 @@ __all__ = [
     "EngineRefused", "KeyNotFound", "NotServed", "OutcomeUnknown", "TooBusy", "TooLarge",
 ]  # fmt: skip
 
+UNAVAILABLE = 503
+
 # The engine's first word -> (HTTP status, our code); anything else is a 502 EngineError.
 _ENGINE_ERRORS = {
     "OOM": (507, "OutOfMemory"),
@@ -144,6 +146,7 @@ class EngineRefused(ApiError):
             code,
             f"{node} answered: {message}",
             fields=_NOT_APPLIED if writing else None,
+            headers=(("Retry-After", str(RETRY_AFTER_S)),) if status == UNAVAILABLE else (),
         )
 
 

@@ -17,14 +17,17 @@ from shardcluster.spec import parse
 from shardcluster_api.access import Role, refusal_of_role
 from shardcluster_api.answers import error_answer
 from shardcluster_api.control_plane import HttpControlPlane, NoControlPlane
+from shardcluster_api.dashboard.hot import HotSpots
+from shardcluster_api.dashboard.overview import Overview
 from shardcluster_api.errors import ApiError, TooBusy
-from shardcluster_api.limits import IN_FLIGHT_MAX
+from shardcluster_api.fast import FastLane
+from shardcluster_api.gauges import attach_gauges
 from shardcluster_api.metrics import Metrics
 from shardcluster_api.router import Policy, Router
 from shardcluster_api.topology import Topology
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from shardcluster_api.answers import Answer, Request
     from shardcluster_api.control_plane import ControlPlane
@@ -50,22 +53,27 @@ class Gateway:
         self.settings = settings
         self.control = control or _control_plane(settings)
         self.metrics = Metrics()
-        self.topology = Topology(settings.seeds, settings.credentials, self.metrics)
+        self.limits = settings.limits
+        self.topology = Topology(
+            settings.seeds, settings.credentials, self.metrics, settings.limits
+        )
         self.router = Router(self.topology, self.metrics)
+        self.fast = FastLane(self)
+        self.overview = Overview(self)
+        self.hot_spots = HotSpots(self)
         self.draining = False
         followed = (settings.tokens, settings.https, settings.node_tls)
         self.followed: list[Followed] = [file for file in followed if file is not None]
         self.in_flight = 0
         self.buffered_bytes = 0  # of bodies that the fast protocol holds
+        self.unsent_bytes = 0  # of answers that the fast protocol could not hand over yet
         self.state: dict[str, Any] | None = None  # the last one the controller told
         self._served_once = False
         self._tasks: list[asyncio.Task[None]] = []
-        self.metrics.watch("in_flight", "Operations under way", lambda: self.in_flight)
-        self.metrics.watch("buffered_bytes", "Bodies held", lambda: self.buffered_bytes)
-        self.metrics.watch("map_version", "Slot map", lambda: self.topology.map.version)
-        self.metrics.watch("ready", "1 when it serves", lambda: float(not self.unready()))
+        self.connections: Callable[[], int] = lambda: 0  # of clients; the front end knows
+        self.controller_reachable = False
+        attach_gauges(self)
         self.metrics.watch("broken_files", "Tokens and certificates", self._broken_files)
-        self.metrics.watch("nodes_connected", "Nodes with a connection", self._connected)
 
     def start(self) -> None:
         """Begin to learn about the store; requests are answered from now on."""
@@ -102,11 +110,21 @@ class Gateway:
         self._served_once = True
         return ""
 
+    @property
+    def under_way(self) -> int:
+        """Operations, those on the short way included."""
+        return self.in_flight + self.fast.under_way
+
+    def full(self, operations: int) -> bool:
+        """Whether so many more are over the limit."""
+        return self.under_way + operations > self.limits.in_flight_max
+
     @contextlib.contextmanager
     def admitted(self, operations: int) -> Iterator[None]:
         """Count operations under way; raises TooBusy over the limit."""
-        if self.in_flight + operations > IN_FLIGHT_MAX:
-            message = f"{self.in_flight} operations are under way; the limit is {IN_FLIGHT_MAX}."
+        if self.full(operations):
+            limit = self.limits.in_flight_max
+            message = f"{self.under_way} operations are under way; the limit is {limit}."
             raise TooBusy(message)
         self.in_flight += operations
         try:
@@ -130,15 +148,19 @@ class Gateway:
         began_s = time.perf_counter()
         try:
             refusal = refusal_of_role(request.role, operation.role)
+            if refusal is not None:
+                self.metrics.failed(operation.name, refusal.code)
             answer = (
                 error_answer(refusal)
                 if refusal is not None
                 else await operation.handler(self, request)
             )
         except ApiError as error:
+            self.metrics.failed(operation.name, error.code)
             answer = error_answer(error)
         except Exception:  # noqa: BLE001 - a bug of ours: the log gets it, the client a 500
             _log.exception("%s failed", operation.name)
+            self.metrics.failed(operation.name, "InternalError")
             answer = error_answer(ApiError(500, "InternalError", "The gateway failed on this."))
         if self.settings.cors.origins:
             answer = self.settings.cors.marked(answer, request.headers.get(b"origin"))
@@ -154,12 +176,14 @@ class Gateway:
         while True:
             try:
                 state = await self.control.state(since, STATE_WAIT_S)
+                self.controller_reachable = True
                 self.topology.take_state(state)
                 spec = parse(state["spec"])
                 self.router.policy = Policy(spec.read_from, spec.gateway.durability)
                 since, self.state = state["version"], state
                 wait_s = STATE_RETRY_MIN_S
             except ApiError:
+                self.controller_reachable = False
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, STATE_RETRY_MAX_S)
                 since = None  # another controller may count versions anew
@@ -186,7 +210,7 @@ class Gateway:
             "map_version": topology.map.version,
             "slots_owned": topology.map.slots_owned(),
             "requests": self.metrics.total,
-            "in_flight": self.in_flight,
+            "in_flight": self.under_way,
             "nodes_connected": self._connected(),
             "shards": [
                 {

@@ -42,13 +42,13 @@ class Cors:
 
     def headers(self, origin: str | None) -> Headers:
         """What an answer says to a page of `origin`."""
-        if not self.origins:
+        if not self.origins or origin is None:
             return ()
         if origin not in self.origins:
             return (("Vary", "Origin"),)
         return (
             ("Vary", "Origin"),
-            ("Access-Control-Allow-Origin", str(origin)),
+            ("Access-Control-Allow-Origin", origin),
             ("Access-Control-Expose-Headers", _SHOWN),
         )
 

@@ -19,10 +19,11 @@ from shardcluster_api.limits import HEAD_BYTES_MAX, HEADERS_MAX, URL_BYTES_MAX
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Head", "head_too_large", "read_head"]
+__all__ = ["Framing", "Head", "head_too_large", "read_head"]
 
 _HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
 _ONCE = frozenset({b"authorization", b"content-length", b"host", b"origin", b"transfer-encoding"})
+_FRAMING_FACTOR = 16  # a chunk of one byte has five around it
 _HEADER_EXTRA_BYTES = 4  # ": " and the line's end
 
 
@@ -93,6 +94,30 @@ def _refusal_of_body(version: str, once: dict[bytes, bytes]) -> ApiError | None:
     if length is not None and not length.strip(b" \t").isdigit():
         return BadRequest("The header Content-Length is not a number.")
     return None
+
+
+class Framing:
+    """What of a chunked body is body, and what stands between the chunks.
+
+    The parser takes extensions of chunks of any length; they say nothing to us.
+    """
+
+    __slots__ = ("_body_bytes", "_other_bytes", "_piece_bytes")
+
+    def __init__(self) -> None:
+        """At the end of the head."""
+        self._body_bytes = self._other_bytes = self._piece_bytes = 0
+
+    def took(self, size: int) -> None:
+        """So much of the body came."""
+        self._body_bytes += size
+        self._piece_bytes += size
+
+    def endless(self, size: int) -> bool:
+        """Whether it is mostly something else, after a piece of `size` bytes in all."""
+        self._other_bytes += size - self._piece_bytes
+        self._piece_bytes = 0
+        return self._other_bytes > HEAD_BYTES_MAX + _FRAMING_FACTOR * self._body_bytes
 
 
 def head_too_large() -> ApiError:

@@ -96,6 +96,15 @@ class KubernetesControlPlane:
         )  # fmt: skip
         return {"accepted": True, "message": message, "shard": None, "plan": plan}
 
+    async def preview(self, document: Document) -> Document:
+        """From the status alone: keys by each shard's keys a slot."""
+        try:
+            state = state_of(await self._resource())
+        except ApiError as error:
+            raise _unavailable(error) from error
+        # A plan for many shards takes its time, and other requests must not wait for it.
+        return await asyncio.to_thread(plan_of, state, parse(document))
+
     async def close(self) -> None:
         """End the connections."""
         if self._kube is not None:

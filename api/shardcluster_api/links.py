@@ -16,13 +16,14 @@ import enum
 import random
 from typing import TYPE_CHECKING
 
+from shardcluster.buckets import Buckets
 from shardcluster_api.limits import CONNECT_TIMEOUT_S, REQUEST_DEADLINE_S, WAIT_CONNECTIONS_MAX
 from shardcluster_runtime.wire import (
+    PENDING_MAX,
     ConnectionLost,
     Credentials,
     NodeConnection,
     NodeReplyError,
-    Overloaded,
 )
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ SUSPECT_AFTER_S = 1.0  # a PING unanswered for so long
 LEFT_OUT_S = 1.0  # a replica that failed a read gets none for so long
 REOPEN_MIN_S, REOPEN_MAX_S = 0.01, 0.02  # between two attempts to connect, jittered
 REOPEN_GROWTH_MAX = 16  # attempts slow down up to so many times the above
+ROUND_TRIP_BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0)
 
 
 class Lane(enum.Enum):
@@ -68,6 +70,8 @@ class NodeLink:
         self.lagging = False  # the controller says so
         self.left_out_until_s = 0.0
         self.closed = False
+        self.round_trips = Buckets(ROUND_TRIP_BOUNDS_S)  # of a sample of all commands
+        self.pending_max = PENDING_MAX  # replies awaited on one connection
         self._credentials = credentials
         self._on_lost = on_lost
         self._on_opened = on_opened
@@ -152,6 +156,7 @@ class NodeLink:
         if self.closed:
             connection.close()
             return
+        connection.on_round_trip = self.round_trips.observe
         self._lanes[lane] = connection
         self._failures = 0
         self._on_opened(self)
@@ -176,12 +181,14 @@ class NodeLink:
         return connection
 
     async def _connect(self, on_closed: Callable[[NodeConnection], None] | None) -> NodeConnection:
-        return await NodeConnection.open(
+        connection = await NodeConnection.open(
             self.address,
             timeout_s=CONNECT_TIMEOUT_S,
             credentials=self._credentials,
             on_closed=on_closed,
         )
+        connection.pending_max = self.pending_max
+        return connection
 
     def _lost(self, connection: NodeConnection) -> None:
         if not self.closed and connection in self._lanes.values():
@@ -189,8 +196,9 @@ class NodeLink:
 
     async def borrow(self, timeout_s: float) -> NodeConnection:
         """A connection for one caller alone; give it back with `give_back` in any case."""
+        ends_s = asyncio.get_running_loop().time() + timeout_s
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout_at(ends_s):
                 await self._pool.acquire()
         except TimeoutError as error:
             message = f"{WAIT_CONNECTIONS_MAX} durable writes already wait for {self.name}"
@@ -200,10 +208,12 @@ class NodeLink:
             if not connection.closed:
                 return connection
         try:
-            return await self._connect(None)
-        except (OSError, NodeReplyError) as error:
+            async with asyncio.timeout_at(ends_s):
+                return await self._connect(None)
+        except (OSError, NodeReplyError) as error:  # TimeoutError is an OSError
             self._pool.release()
-            message = f"{self.name} ({self.address}) is not reachable: {error}"
+            why = str(error) or type(error).__name__
+            message = f"{self.name} ({self.address}) is not reachable: {why}"
             raise NotReached(message) from error
         except BaseException:
             self._pool.release()
@@ -232,8 +242,8 @@ class NodeLink:
             self.suspect = False  # then it is unreachable, which is another matter
             return
         try:
-            self._ping = connection.send("PING")
-        except (ConnectionLost, Overloaded):
+            self._ping = connection.ping()
+        except ConnectionLost:
             return
         self._ping_since_s = now_s
         self._ping.add_done_callback(self._answered)

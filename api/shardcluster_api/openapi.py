@@ -10,6 +10,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from shardcluster.spec_model import Durability
+from shardcluster_api.dashboard.hot import METRICS
 from shardcluster_api.limits import BATCH_OPERATIONS_MAX, TTL_SECONDS_MAX
 
 if TYPE_CHECKING:
@@ -37,6 +38,10 @@ _PLACE: Schema = {
 }
 _PARAMETERS: dict[str, Schema] = {
     "key": {"schema": _TEXT, "required": True, "description": "The key; any bytes, %-encoded."},
+    "by": {
+        "schema": {"type": "string", "enum": list(METRICS), "default": METRICS[0]},
+        "description": "What makes a slot hot.",
+    },
     "consistency": {
         "schema": _CONSISTENCY,
         "description": "`eventual` may read a replica; `strong` reads the master.",
@@ -128,6 +133,22 @@ _SCHEMAS: dict[str, Schema] = {
         required=["node"],
         **_CLOSED,
     ),
+    "Change": _object(
+        {
+            "change": {"type": "string", "enum": ["add", "remove", "rebalance"]},
+            "node": {**_TEXT, "description": "Which shard to remove: its name, or a node's."},
+        },
+        required=["change"],
+        **_CLOSED,
+    ),
+    "Preview": _object(
+        {
+            "change": _TEXT,
+            "message": _TEXT,
+            "shard": {"type": ["string", "null"]},
+            "plan": _object({}),
+        }
+    ),
     "Accepted": _object(
         {
             "accepted": {"const": True},
@@ -140,6 +161,7 @@ _SCHEMAS: dict[str, Schema] = {
 _OTHER_CONTENT: dict[str, Schema] = {
     "Bytes": {"application/octet-stream": {}},
     "Text": {"text/plain": {"schema": _TEXT}},
+    "Asset": {"text/css": {}, "text/javascript": {}, "image/svg+xml": {}},
     "Html": {"text/html": {"schema": _TEXT}},
 }
 
@@ -187,7 +209,7 @@ def _response(operation: Operation, status: int) -> dict[str, Any]:
     if status >= HTTPStatus.BAD_REQUEST:
         if operation.method != "HEAD":
             described["content"] = _content("Error")
-    elif operation.gives != "Nothing":
+    elif operation.gives != "Nothing" and status != HTTPStatus.NOT_MODIFIED:
         described["content"] = _content(operation.gives)
     return described
 

@@ -19,10 +19,11 @@ from shardcluster_api.answers import (
     place_fields,
     place_headers,
 )
+from shardcluster_api.dashboard import assets
+from shardcluster_api.dashboard.preview import preview
 from shardcluster_api.errors import ApiError, BadRequest, ControllerUnavailable
 from shardcluster_api.limits import BODY_BYTES_MAX, RETRY_AFTER_S, VALUE_BYTES_MAX
 from shardcluster_api.metrics import CONTENT_TYPE as METRICS_TYPE
-from shardcluster_api.page import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -34,6 +35,7 @@ __all__ = ["KEY_PATH", "KEY_PREFIX", "OPERATIONS", "Operation"]
 
 KEY_PREFIX = "/v1/keys/"
 KEY_PATH = "/v1/keys/{key}"
+_NO_STORE = (("Cache-Control", "no-store"),)
 SMALL_BODY_BYTES_MAX = 64 * 1024
 
 
@@ -202,8 +204,24 @@ async def _openapi(_gateway: Gateway, _request: Request) -> Answer:
     return json_answer(openapi_document(OPERATIONS))
 
 
-async def _page(_gateway: Gateway, _request: Request) -> Answer:
-    return Answer(200, PAGE, "text/html; charset=utf-8")
+# -- the dashboard -------------------------------------------------------------------------
+
+
+async def _preview(gateway: Gateway, request: Request) -> Answer:
+    codec.parse_query(request.query)
+    return json_answer(await preview(gateway, request.body))
+
+
+async def _overview(gateway: Gateway, request: Request) -> Answer:
+    codec.parse_query(request.query)
+    document = await gateway.overview.document()
+    return json_answer({**document, "your_role": request.role.name.lower()}, headers=_NO_STORE)
+
+
+async def _hot(gateway: Gateway, request: Request) -> Answer:
+    query = codec.parse_query(request.query, "by")
+    metric = query.get("by", b"key-count").decode("utf-8", "replace")
+    return json_answer(await gateway.hot_spots.document(metric), headers=_NO_STORE)
 
 
 _DATA = (200, 400, 404, 409, 413, 502, 503, 507)
@@ -278,5 +296,25 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation("metrics", "GET", "/metrics", _metrics, "For Prometheus", gives="Text"),
     Operation("openapi", "GET", "/openapi.json", _openapi, "This description"),
-    Operation("page", "GET", "/", _page, "A page for people", gives="Html"),
+    Operation(
+        "preview", "POST", "/v1/preview", _preview, "What a change would move; changes nothing",
+        takes="Change", gives="Preview", statuses=(200, 400, 404, 409, 413, 422, 503),
+        role=Role.READ,
+    ),
+    Operation(
+        "overview", "GET", "/v1/overview", _overview, "What the dashboard shows",
+        role=Role.READ,
+    ),
+    Operation(
+        "hot", "GET", "/v1/hot", _hot, "Hot slots and hot keys", query=("by",),
+        statuses=(200, 400), role=Role.READ,
+    ),
+    Operation("page", "GET", "/", assets.page, "The dashboard", gives="Html", statuses=(200, 304)),
+    *(
+        Operation(
+            f"dashboard_{name}", "GET", f"/dashboard/{name}", assets.asset_handler(name),
+            "A file of the dashboard", gives="Asset", statuses=(200, 304),
+        )
+        for name in assets.FILES
+    ),
 )  # fmt: skip

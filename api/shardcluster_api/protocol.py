@@ -6,28 +6,28 @@ uvicorn's way, to the Flask app behind a2wsgi.  Both kinds share uvicorn's pipel
 leave in the order of their requests, and its keep-alive and shutdown.
 
 Law: what a client sends is bounded before it is held: the head by `HEAD_BYTES_MAX`, a body by its
-operation's limit, all bodies together by `BUFFERED_BYTES_MAX`.
+operation's limit, all bodies together by `Limits.buffered_bytes_max`, requests sent ahead by
+`PIPELINE_MAX`.  What a slow reader costs is in flow.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote_to_bytes
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote, unquote_to_bytes
 
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
-    RequestResponseCycle,
 )
 
 from shardcluster_api.answers import Answer, Request, error_answer
 from shardcluster_api.errors import ApiError, TooBusy, TooLarge
+from shardcluster_api.flow import Unread, bodies_too_large, body_timeout
 from shardcluster_api.guards import refusal_of_origin
-from shardcluster_api.heads import Head, head_too_large, read_head
+from shardcluster_api.heads import Framing, Head, head_too_large, read_head
 from shardcluster_api.limits import (
-    BUFFERED_BYTES_MAX,
     CONNECTIONS_MAX,
     HEAD_BYTES_MAX,
     HEAD_TIMEOUT_S,
@@ -36,26 +36,44 @@ from shardcluster_api.limits import (
 from shardcluster_api.operations import KEY_PATH, KEY_PREFIX, OPERATIONS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from shardcluster_api.fast import FastCycle
     from shardcluster_api.gateway import Gateway
     from shardcluster_api.guards import Cors
     from shardcluster_api.operations import Operation
 
 __all__ = ["GatewayProtocol"]
 
-FRAMING_FACTOR = 16  # a chunk of one byte has five around it
 LINGER_S = 1.0  # after a refusal, for the client to read it while it still sends
+PIPELINE_MAX = 64  # requests that a client sent ahead and that are parsed already; then ...
+PARSED_BYTES_MAX = 16 * 1024  # ... no further piece of so many bytes is
+IDLE_LOOK_S = 0.05  # at the end, for requests on their way here to be seen
 _KEY_PREFIX = KEY_PREFIX.encode()
 _HOT = {(o.method.encode(), o.path.encode()): o for o in OPERATIONS if o.hot}
 _HOT_KEY = {o.method.encode(): o for o in OPERATIONS if o.hot and o.path == KEY_PATH}
-_REFUSED = replace(OPERATIONS[0], name="refused")  # stands for a request that is not understood
-_Parts = tuple[str, bytes, str, bytes, dict[bytes, bytes]]  # of a Request, between body and role
+_REFUSED = replace(OPERATIONS[0], name="none")  # stands for a request that is not understood
 _NO_BODY_STATUSES = frozenset({204, 304})
+
+
+class _Head(NamedTuple):
+    """What a request's head says."""
+
+    method: str
+    path: bytes
+    query: str
+    headers: Mapping[bytes, bytes]
+
+
+_NO_HEAD = _Head("", b"", "", {})
 
 
 class _HotCycle:
     """One hot request; the public attributes are those that uvicorn's protocol looks at."""
 
-    def __init__(self, protocol: GatewayProtocol, operation: Operation, parts: _Parts) -> None:
+    def __init__(
+        self, protocol: GatewayProtocol, operation: Operation, head: _Head, key: bytes
+    ) -> None:
         self.response_complete = False
         self.disconnected = False
         self.more_body = True
@@ -65,29 +83,32 @@ class _HotCycle:
         self.operation = operation
         self.refusal: ApiError | None = None
         self._protocol = protocol
-        self._parts = parts
+        self._head = head
+        self._key = key
 
     async def run_asgi(self, _app: Any) -> None:
         """Wait for the body, carry out, answer."""
         protocol = self._protocol
+        if protocol.flow.write_paused and not self.disconnected:
+            await protocol.flow.drain()  # nothing is carried out for who doesn't read the answers
         if self.more_body and self.refusal is None:
             await self._receive()
         if self.disconnected or (self.more_body and self.refusal is None):
             return
         if self.refusal is None:
-            query, _, _, _, headers = self._parts
+            method, path, query, headers = self._head
             role = protocol.gateway.role_of(headers, query)
-            request = Request(bytes(self.body), *self._parts, role)
+            request = Request(bytes(self.body), query, self._key, method, path, headers, role)
             answer = await protocol.gateway.answer(self.operation, request)
         else:
             self.keep_alive = False
             answer = error_answer(self.refusal)
             protocol.gateway.metrics.answered(self.operation.name, answer.status, 0.0)
+            protocol.gateway.metrics.failed(self.operation.name, self.refusal.code)
         self.release()
-        if protocol.flow.write_paused and not self.disconnected:
-            await protocol.flow.drain()
         if not self.disconnected:
-            self._respond(answer)
+            busy = protocol.unread.refusal(len(answer.body))
+            self.respond(answer if busy is None else error_answer(busy))
 
     async def _receive(self) -> None:
         if self._protocol.expect_100_continue:
@@ -98,8 +119,7 @@ class _HotCycle:
                     self.message_event.clear()
                     await self.message_event.wait()
         except TimeoutError:
-            message = f"The body did not arrive within {RECEIVE_TIMEOUT_S:.0f} s."
-            self.refusal = ApiError(408, "RequestTimeout", message)
+            self.refusal = body_timeout()
 
     def take(self, body: bytes) -> None:
         """A piece of the body came."""
@@ -108,8 +128,8 @@ class _HotCycle:
         gateway = self._protocol.gateway
         if len(self.body) + len(body) > self.operation.body_bytes_max:
             self.refuse(_too_large(self.operation))
-        elif gateway.buffered_bytes + len(body) > BUFFERED_BYTES_MAX:
-            self.refuse(TooBusy("The bodies of all requests under way take too much memory."))
+        elif gateway.buffered_bytes + len(body) > gateway.limits.buffered_bytes_max:
+            self.refuse(bodies_too_large())
         else:
             gateway.buffered_bytes += len(body)
             self.body += body
@@ -125,7 +145,8 @@ class _HotCycle:
         self._protocol.gateway.buffered_bytes -= len(self.body)
         self.body = bytearray()
 
-    def _respond(self, answer: Answer) -> None:
+    def respond(self, answer: Answer) -> None:
+        """Write the answer."""
         protocol = self._protocol
         bodiless = self.operation.method == "HEAD" or answer.status in _NO_BODY_STATUSES
         head = [STATUS_LINE[answer.status]]
@@ -136,35 +157,45 @@ class _HotCycle:
             head.append(b"content-length: %d\r\n" % len(answer.body))
         for header, text in answer.headers:
             head.append(f"{header.lower()}: {text}\r\n".encode("latin-1"))
+        leaving = protocol.leaving()
+        self.keep_alive = self.keep_alive and not leaving
         head.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
         if not bodiless:
             head.append(answer.body)
         protocol.transport.write(b"".join(head))
         self.response_complete = True
         if not self.keep_alive:
-            protocol.finish(lingering=self.more_body)
+            protocol.finish(lingering=self.more_body or leaving)
         protocol.on_response_complete()
 
 
 class GatewayProtocol(HttpToolsProtocol):
     """One client connection."""
 
+    cycle: Any  # uvicorn's own or one of ours; it looks only at what all of them have
+
     def __init__(self, gateway: Gateway, **options: Any) -> None:
         """`options` are uvicorn's."""
         super().__init__(**options)
         self.gateway = gateway
         self._head_bytes: int | None = None  # received of a head that is not complete
+        self._unparsed = b""  # what came after more requests than `PIPELINE_MAX`
+        self._parsing = False
         self._finished = False
-        self._in_body = False
-        self._piece_bytes = 0  # of the body, in the data that is parsed just now
-        self._body_bytes = self._framing_bytes = 0  # of the body, and of what stands around it
+        self._framing: Framing | None = None  # of a chunked body that is not complete
         self._refusal: ApiError | None = None  # why the parser was stopped
+        self._between = True  # the parser is not amid a request
+        self._messages = 0  # requests begun
+        self._fast: FastCycle | None = None  # the last request on the short way
+        self._answered_s = 0.0  # when the last answer of the short way left
+        self._app, self.app = self.app, self._run_app
         self._linger: asyncio.TimerHandle | None = None
         self._waiting_for_head: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Asyncio's callback."""
         super().connection_made(transport)
+        self.unread = Unread(self.gateway, transport)
         if len(self.connections) > CONNECTIONS_MAX:
             self._refuse_connection(TooBusy(f"{CONNECTIONS_MAX} clients are connected already."))
             return
@@ -172,33 +203,62 @@ class GatewayProtocol(HttpToolsProtocol):
             self.timeout_keep_alive, self.timeout_keep_alive_handler
         )
 
+    def pause_writing(self) -> None:
+        """Asyncio's callback: the client is slow to read."""
+        super().pause_writing()
+        self.unread.piled_up()
+
+    def resume_writing(self) -> None:
+        """Asyncio's callback: it has read."""
+        super().resume_writing()
+        self.unread.read()
+
     def data_received(self, data: bytes) -> None:
         """Asyncio's callback."""
         if self._finished:
             return  # refused and on its way out
-        body_of = self.cycle if self._in_body else None
-        self._piece_bytes = 0
-        super().data_received(data)
-        if self._in_body and body_of is self.cycle:
-            self._check_framing(len(data))
-        if self._head_bytes is not None and self.parser is not None:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES_MAX:
-                self._refuse_connection(head_too_large())
-        cycle: Any = self.cycle  # None before the first request
-        if self._waiting_for_head is None and (cycle is None or cycle.response_complete):
+        previous = self.cycle  # None before the first request
+        at_rest = self._between and (previous is None or previous.response_complete)
+        if at_rest and not (self._unparsed or self.flow.write_paused or self.gateway.draining):
+            fast = self.gateway.fast.take(self, data)
+            if fast is not None:
+                self.cycle = self._fast = fast
+                self._head_is_there()
+                return
+        messages = self._messages
+        self._unparsed += data
+        self._parse()
+        if at_rest and self._messages == messages + 1 and self._between:
+            self._learn(data)
+
+    def _parse(self) -> None:
+        """Take in what came, but not all when it is many requests at once."""
+        if self._parsing:
+            return
+        self._parsing = True
+        data, self._unparsed = self._unparsed, b""
+        start = 0
+        # After a refusal the connection is on its way out, and nothing counts any more.
+        while start < len(data) and not self._finished and self.parser is not None:
+            if len(self.pipeline) >= PIPELINE_MAX:
+                self._unparsed = data[start:]
+                self.flow.pause_reading()
+                break
+            piece = data[start : start + PARSED_BYTES_MAX]
+            start += len(piece)
+            framing = self._framing
+            super().data_received(piece)
+            if framing is not None and framing is self._framing and framing.endless(len(piece)):
+                message = "The chunks of the body are mostly extensions."
+                self._refuse_connection(ApiError(400, "BadRequest", message))
+            if self._head_bytes is not None and self.parser is not None:
+                self._head_bytes += len(piece)
+                if self._head_bytes > HEAD_BYTES_MAX:
+                    self._refuse_connection(head_too_large())
+        self._parsing = False
+        if self._waiting_for_head is None and (self.cycle is None or self.cycle.response_complete):
             # uvicorn has no timer now, whether a part of a head came or only empty lines.
             self._waiting_for_head = self.loop.call_later(HEAD_TIMEOUT_S, self._head_is_late)
-
-    def _check_framing(self, size: int) -> None:
-        """Refuse a chunked body that is mostly what stands between the chunks.
-
-        Extensions of chunks may be of any length for the parser, and say nothing to us.
-        """
-        self._framing_bytes += size - self._piece_bytes
-        if self._framing_bytes > HEAD_BYTES_MAX + FRAMING_FACTOR * self._body_bytes:
-            message = "The chunks of the body are mostly extensions."
-            self._refuse_connection(ApiError(400, "BadRequest", message))
 
     def _head_is_late(self) -> None:
         message = f"The head did not arrive within {HEAD_TIMEOUT_S:.0f} s."
@@ -210,15 +270,104 @@ class GatewayProtocol(HttpToolsProtocol):
             self._waiting_for_head.cancel()
             self._waiting_for_head = None
 
+    def on_response_complete(self) -> None:
+        """Uvicorn's callback, which reads on and begins the next request that was sent ahead."""
+        super().on_response_complete()
+        if self.transport.is_closing():
+            return
+        if self.pipeline:
+            self.flow.pause_reading()  # the client gets no further ahead
+        elif self._unparsed:
+            self._parse()
+
+    async def _run_app(self, scope: Any, receive: Any, send: Any) -> None:
+        """What isn't hot; tells the client, too, when its connection ends because we shut down."""
+
+        async def send_on(message: Any) -> None:
+            if message["type"] == "http.response.start" and self.leaving():
+                message["headers"] = [*message["headers"], (b"connection", b"close")]
+            await send(message)
+
+        await self._app(scope, receive, send_on)
+
+    def leaving(self) -> bool:
+        """Whether the answer that is sent now is the last on this connection: we shut down."""
+        return self.gateway.draining and not (
+            self.pipeline or self._unparsed or self._head_bytes is not None
+        )
+
+    def shutdown(self) -> None:
+        """Uvicorn's call at the end of accepting; requests under way are answered first."""
+        self.loop.call_later(IDLE_LOOK_S, self._close_if_idle)
+
+    def _close_if_idle(self) -> None:
+        if (self.cycle is None or self.cycle.response_complete) and self.leaving():
+            self.transport.close()
+
+    def _learn(self, data: bytes) -> None:
+        """`data` was a whole request; if it was a plain one, the next like it can be quicker."""
+        cycle = self.cycle
+        if isinstance(cycle, _HotCycle) and cycle.refusal is None and cycle.keep_alive:
+            self.gateway.fast.learn(data, self.headers)
+
+    def answered(self, cycle: FastCycle, answer: bytes, now_s: float) -> None:
+        """Write an answer of the short way and go on with what came meanwhile."""
+        self.transport.write(answer)
+        self._answered_s = now_s
+        if not cycle.keep_alive:
+            self.finish(lingering=True)
+        if self.pipeline or self.flow.read_paused or self._finished:
+            self.on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def go_on(self, cycle: FastCycle, error: ApiError | None) -> None:
+        """The long way takes over from the short one, or says what went wrong there."""
+        path = KEY_PREFIX + quote(cycle.key, safe="")
+        head = _Head(cycle.method, path.encode(), "", cycle.head.headers)
+        slow = _HotCycle(self, _HOT_KEY[cycle.method.encode()], head, cycle.key)
+        slow.keep_alive, slow.more_body = cycle.keep_alive, False
+        if self.cycle is cycle:  # else the next request is being read already
+            self.cycle = slow
+        if error is not None:
+            answer = error_answer(error)
+            self.gateway.metrics.answered(slow.operation.name, answer.status, 0.0)
+            self.gateway.metrics.failed(slow.operation.name, error.code)
+            slow.respond(answer)
+            return
+        slow.take(cycle.body)
+        self._run(slow)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """The timer of uvicorn; the short way doesn't set it anew for each answer."""
+        self.timeout_keep_alive_task = None
+        if self.cycle is not None and not self.cycle.response_complete:
+            return  # it is set when this one is answered
+        left_s = self._answered_s + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                left_s, self.timeout_keep_alive_handler
+            )
+        else:
+            super().timeout_keep_alive_handler()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Asyncio's callback."""
         self._head_is_there()
         if self._linger is not None:
             self._linger.cancel()
+        self.unread.read()
         for cycle in (self.cycle, *(waiting for waiting, _ in self.pipeline)):
             if isinstance(cycle, _HotCycle):
                 cycle.disconnected = cycle.disconnected or not cycle.response_complete
                 cycle.release()
+        if self._fast is not None:
+            self._fast.disconnected = True
+        self._unset_keepalive_if_required()
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
@@ -230,8 +379,8 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._finished:
             return
         self._finished = True
-        cycle: Any = self.cycle  # None before the first request
-        if self._in_body and cycle is not None:
+        cycle = self.cycle
+        if self._framing is not None:
             if cycle.response_complete or getattr(cycle, "response_started", False):
                 self.transport.close()  # it has its answer already
                 return
@@ -244,7 +393,7 @@ class GatewayProtocol(HttpToolsProtocol):
             if self.pipeline and self.pipeline[0][0] is cycle:
                 self.pipeline.popleft()
                 cycle.response_complete = False  # others are before it
-        refused = _HotCycle(self, _REFUSED, ("", b"", "", b"", {}))
+        refused = _HotCycle(self, _REFUSED, _NO_HEAD, b"")
         refused.refusal = error
         self._enqueue(refused)
 
@@ -270,6 +419,8 @@ class GatewayProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Parser's callback."""
         self._head_bytes = 0
+        self._between = False
+        self._messages += 1
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -284,7 +435,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if head.refusal is not None:
             self._refusal = head.refusal
             raise head.refusal  # the parser ends with it, and uvicorn calls `send_400_response`
-        self._in_body, self._framing_bytes, self._body_bytes = True, 0, 0
+        self._framing = Framing() if head.body_bytes is None else None
         path, _, query = self.url.partition(b"?")
         method = self.parser.get_method()
         hot = _HOT.get((method, path))
@@ -295,16 +446,15 @@ class GatewayProtocol(HttpToolsProtocol):
         if hot is None:
             super().on_headers_complete()
             return
-        text = query.decode("latin-1")
-        cycle = _HotCycle(self, hot, (text, key, method.decode(), path, dict(self.headers)))
+        parts = _Head(method.decode(), path, query.decode("latin-1"), dict(self.headers))
+        cycle = _HotCycle(self, hot, parts, key)
         cycle.keep_alive = version != "1.0" and self.parser.should_keep_alive()
         cycle.refusal = _refusal(hot, head, self.gateway.settings.cors)
         self._enqueue(cycle)
 
     def _enqueue(self, cycle: _HotCycle) -> None:
-        previous: RequestResponseCycle | None = self.cycle  # None before the first request
-        # uvicorn's protocol looks only at what _HotCycle has, too
-        self.cycle = cycle  # type: ignore[assignment]
+        previous = self.cycle  # None before the first request
+        self.cycle = cycle
         if previous is None or previous.response_complete:
             self._run(cycle)
         else:
@@ -318,8 +468,8 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Parser's callback."""
-        self._piece_bytes += len(body)
-        self._body_bytes += len(body)
+        if self._framing is not None:
+            self._framing.took(len(body))
         if isinstance(self.cycle, _HotCycle):
             self.cycle.take(body)
         else:
@@ -327,7 +477,8 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Parser's callback."""
-        self._in_body = False
+        self._framing = None
+        self._between = True
         if isinstance(self.cycle, _HotCycle):
             self.cycle.more_body = False
             self.cycle.message_event.set()

@@ -5,8 +5,9 @@ Law: one deadline for everything a request goes through.  A write that surely wa
 one that left this process and got no answer is `OutcomeUnknown` and is never sent again.  Reads
 have no such trouble: they are asked of another node when one is slow or broken.
 
-A slow node holds up only its own requests: connections are per node, and nothing here waits while
-holding something that another request needs.
+A slow node holds up only its own requests: connections are per node, nothing here waits while
+holding something that another request needs, and those that wait for one node may not become so
+many that the gateway's own limit turns away the requests to the others.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import hiredis
 
 from shardcluster.observed import Address
 from shardcluster.spec_model import Durability, ReadFrom
-from shardcluster_api.errors import EngineRefused, NotServed, OutcomeUnknown
+from shardcluster_api.errors import EngineRefused, NotServed, OutcomeUnknown, TooBusy
+from shardcluster_api.hot_keys import HotKeys
 from shardcluster_api.limits import CONNECT_TIMEOUT_S, HEDGE_AFTER_S, REQUEST_DEADLINE_S
 from shardcluster_api.links import Lane, NodeLink, NotReached
 from shardcluster_runtime.wire import ConnectionLost, Overloaded
@@ -32,16 +34,20 @@ if TYPE_CHECKING:
     from shardcluster_api.metrics import Metrics
     from shardcluster_api.slot_map import ShardRoute
     from shardcluster_api.topology import Topology
+    from shardcluster_runtime.wire import NodeConnection
 
 __all__ = ["Policy", "Reply", "Router"]
 
-CHANGE_WAIT_S = 0.05  # a request looks again at least so often while it waits for an owner
+CHANGE_WAIT_S = 0.05  # news wakes who waits for an owner; in case it is missed they look again
 PAUSE_MIN_S, PAUSE_MAX_S = 0.01, 0.02  # before asking the same node again, jittered
+PAUSE_GROWTH_MAX = 8  # both come up to so many times later, or thousands who wait take all the time
 READ_ATTEMPT_S = 1.0  # a read that waits longer for one node looks at the map again
 REDIRECTS_AT_ONCE_MAX = 4  # followed without a pause
 
 # Errors that pass by themselves: the command was not applied, and asking again may help.
-_PASSING = frozenset({"TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY", "BUSY"})
+_PASSING = frozenset(
+    {"TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY", "BUSY", "NOREPLICAS"}
+)
 _PACKED_ASKING = hiredis.pack_command(("ASKING",))
 
 
@@ -67,7 +73,9 @@ class _Call:
         "asking",
         "deadline_s",
         "packed",
+        "pauses",
         "redirects",
+        "refusal",
         "slot",
         "target",
         "trouble",
@@ -82,6 +90,8 @@ class _Call:
         self.target: NodeLink | None = None  # where ASK sent us
         self.asking = False
         self.redirects = 0
+        self.pauses = 0
+        self.refusal: EngineRefused | None = None  # what is answered when the time is over
         self.trouble = "no owner of the slot is known"
         self.writing = False
         self.wait: tuple[str | int, ...] | None = None  # WAIT or WAITAOF after the write
@@ -105,6 +115,8 @@ class Router:
         """`topology` knows who owns what."""
         self.topology = topology
         self.policy = Policy()
+        self._held: dict[NodeLink | None, int] = {}  # requests that wait for a node to be itself
+        self.hot_keys = HotKeys()
         self._map = topology.map
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
@@ -134,7 +146,40 @@ class Router:
                     return reply
                 if call.asking:
                     return await self._at_master(call, self._attempt_read)
-            await self._pause(call, CHANGE_WAIT_S)
+                if call.redirects % REDIRECTS_AT_ONCE_MAX and self._map.owners[slot] is not route:
+                    continue
+            await self._pause(call, CHANGE_WAIT_S, None if route is None else route.master)
+
+    # -- with no more ado ------------------------------------------------------------------
+
+    def reader_at_once(
+        self, slot: int, now_s: float
+    ) -> tuple[ShardRoute, NodeLink, NodeConnection] | None:
+        """Where a read can be sent this instant, if its slot is in no way out of the ordinary."""
+        slots = self._map
+        route = slots.owners[slot]
+        if route is None or slots.is_moving(slot, now_s) or slots.is_settling(slot, now_s):
+            return None
+        master = route.master
+        if master.out_of_reach:
+            return None
+        if self.policy.read_from is ReadFrom.MASTER:
+            link, lane = master, Lane.MAIN
+        else:
+            replicas = route.replicas
+            alone = len(replicas) == 1 and replicas[0].readable(now_s)
+            link = replicas[0] if alone else self._readers(slot, route)[0]
+            lane = Lane.MAIN if link is master else Lane.READONLY
+        connection = link.connection(lane)
+        return None if connection is None else (route, link, connection)
+
+    def writer_at_once(self, slot: int) -> tuple[ShardRoute, NodeConnection] | None:
+        """Likewise for a write: the slot's shard, and the connection to its master."""
+        route = self._map.owners[slot]
+        if route is None or route.master.suspect:
+            return None
+        connection = route.master.connection(Lane.MAIN)
+        return None if connection is None else (route, connection)
 
     # -- at the master ---------------------------------------------------------------------
 
@@ -152,7 +197,7 @@ class Router:
                 self._retry(call, "NotReached", str(error))
                 call.target, call.asking = None, False
                 self.topology.look_for_owner(link)
-                await self._pause(call, CHANGE_WAIT_S)
+                await self._pause(call, CHANGE_WAIT_S, link)
                 continue
             if not isinstance(reply.value, hiredis.ReplyError):
                 return reply
@@ -238,21 +283,23 @@ class Router:
         call.target, call.asking = None, False
         if word in {"MOVED", "ASK"}:
             self._redirected(call, link, message)
-            call.redirects += 1
             if call.redirects % REDIRECTS_AT_ONCE_MAX == 0:
-                await self._pause(call, PAUSE_MAX_S)
+                await self._pause(call, PAUSE_MAX_S, link)
             return
         self._metrics.node_error(link.name, word)
         if word not in _PASSING:
             raise EngineRefused(link.name, message, writing=call.writing)
         self._retry(call, word, f"{link.name} answered: {message}")
-        if word != "TRYAGAIN":
+        if word == "NOREPLICAS":
+            call.refusal = EngineRefused(link.name, message, writing=call.writing)
+        elif word != "TRYAGAIN":
             self.topology.refresh_soon()
-        await self._pause(call, random.uniform(PAUSE_MIN_S, PAUSE_MAX_S))  # noqa: S311 - jitter
+        await self._pause(call, random.uniform(PAUSE_MIN_S, PAUSE_MAX_S), link)  # noqa: S311 - jitter
 
     def _redirected(self, call: _Call, link: NodeLink, message: str) -> None:
         kind, _, rest = message.partition(" ")
         self._metrics.redirected(kind)
+        call.redirects += 1
         call.trouble = f"{link.name} answered: {message}"
         try:
             address = _address(rest.split()[1], link)
@@ -264,6 +311,7 @@ class Router:
             self._map.asked(call.slot, now_s)
             call.target, call.asking = self.topology.link(address), True
         elif self._map.moved(call.slot, address, now_s):
+            self.topology.notify()
             self.topology.refresh_soon()
 
     # -- at the replicas -------------------------------------------------------------------
@@ -376,16 +424,34 @@ class Router:
 
     def _retry(self, call: _Call, reason: str, trouble: str) -> None:
         self._metrics.retried(reason)
-        call.trouble = trouble
+        call.trouble, call.refusal = trouble, None
 
-    async def _pause(self, call: _Call, wait_s: float) -> None:
-        """Wait for news, at most so long; raises NotServed when the deadline is over."""
+    async def _pause(self, call: _Call, wait_s: float, link: NodeLink | None = None) -> None:
+        """Wait for news of `link`, at most `wait_s` and longer each time.
+
+        Raises NotServed (or what the engine said) when the deadline is over, TooBusy when too many
+        wait already.
+        """
         left_s = self._left(call)
         if left_s <= 0:
+            if call.refusal is not None:
+                raise call.refusal
             within = f"within {REQUEST_DEADLINE_S:.0f} s"
             message = f"No node served slot {call.slot} {within}: {call.trouble}."
             raise NotServed(message, writing=call.writing)
-        await self.topology.changed(min(wait_s, left_s))
+        held = self._held.get(link, 0)
+        if held >= self.topology.limits.node_share:
+            message = f"{held} requests already wait for the same node: {call.trouble}."
+            raise TooBusy(message)
+        call.pauses += 1
+        self._held[link] = held + 1
+        try:
+            wait_s *= min(call.pauses, PAUSE_GROWTH_MAX)
+            await self.topology.changed(min(wait_s, left_s))
+        finally:
+            self._held[link] -= 1
+            if not self._held[link]:
+                del self._held[link]
 
 
 def _address(text: str, link: NodeLink) -> Address:

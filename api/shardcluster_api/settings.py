@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from shardcluster.observed import Address
 from shardcluster_api.access import Role
 from shardcluster_api.files import FollowedError, HttpsCertificate, NodeTls
 from shardcluster_api.guards import NO_CORS, Cors, parse_origins
+from shardcluster_api.limits import Limits
 from shardcluster_api.tokens import Tokens
 from shardcluster_runtime.wire import Credentials
 
@@ -39,6 +40,7 @@ class Settings:
     seeds: tuple[Address, ...] = ()
     credentials: Credentials = field(default_factory=Credentials)
     resource: tuple[str, str] | None = None  # namespace and name of a ShardCluster on Kubernetes
+    limits: Limits = field(default_factory=Limits)
     tokens: Tokens | None = None  # without them everybody is an admin
     metrics_role: Role = Role.NONE
     cors: Cors = NO_CORS
@@ -57,7 +59,8 @@ class Settings:
 
         SHARDCLUSTER_PASSWORD_FILE instead of the last names a file.  SHARDCLUSTER_TOKENS_FILE,
         _METRICS_ROLE, _CORS_ORIGINS, _HTTPS_CERT, _HTTPS_KEY, _TLS_CA, _TLS_CERT, _TLS_KEY: see
-        docs/access.md.  Raises SettingsError, also when there is none of the first three.
+        docs/access.md.  `Limits` are read likewise, in-flight ones from SHARDCLUSTER_IN_FLIGHT_MAX
+        and so on.  Raises SettingsError, also when there is none of the first three.
         """
         resource = resource or environment.get("SHARDCLUSTER_KUBERNETES") or ""
         controller_url = controller_url or environment.get("SHARDCLUSTER_CONTROLLER") or None
@@ -84,6 +87,7 @@ class Settings:
             parse_seeds(seeds),
             credentials,
             named,
+            _limits(environment),
             tokens=_tokens(environment),
             metrics_role=_metrics_role(environment),
             cors=_cors(environment),
@@ -202,3 +206,17 @@ def parse_seeds(text: str) -> tuple[Address, ...]:
             raise SettingsError(message)
         found.append(Address(host.strip("[]"), int(port)))
     return tuple(found)
+
+
+def _limits(environment: Mapping[str, str]) -> Limits:
+    given: dict[str, int] = {}
+    for limit in fields(Limits):
+        name = f"SHARDCLUSTER_{limit.name.upper()}"
+        text = environment.get(name)
+        if text is None or not text:
+            continue
+        if not (text.isascii() and text.isdigit() and int(text)):
+            message = f"{name} must be a whole number over 0, not {text!r}."
+            raise SettingsError(message)
+        given[limit.name] = int(text)
+    return Limits(**given)

@@ -101,6 +101,10 @@ class SlotMap:
         """What the controller is moving."""
         self._moving = frozenset(slots)
 
+    def moving_count(self) -> int:
+        """How many slots the controller is moving."""
+        return len(self._moving)
+
     def asked(self, slot: int, now_s: float) -> None:
         """A node answered ASK for the slot."""
         self._asked[slot] = now_s + ASK_MEMORY_S

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
 
     from shardcluster.observed import PeerView
+    from shardcluster_api.limits import Limits
     from shardcluster_api.metrics import Metrics
     from shardcluster_api.slot_map import ShardRoute
     from shardcluster_runtime.wire import Credentials
@@ -45,7 +46,6 @@ HUNT_SLOW_FACTOR = 10
 HUNT_TOTAL_S = 60.0
 HUNT_VIEW_EVERY = 6  # rounds
 HUNT_REPLICAS_MAX = 5
-LAG_BYTES_MAX = 16 * 1024 * 1024  # a replica further behind gets no reads
 
 _log = logging.getLogger(__name__)
 _NODE_TROUBLE = (
@@ -53,20 +53,30 @@ _NODE_TROUBLE = (
 )  # fmt: skip
 
 
+def _wake(news: asyncio.Future[None]) -> None:
+    if not news.done():
+        news.set_result(None)
+
+
 class Topology:
     """All links, the slot map, and the tasks that keep them true."""
 
     def __init__(
-        self, seeds: Iterable[Address], credentials: Credentials, metrics: Metrics
+        self,
+        seeds: Iterable[Address],
+        credentials: Credentials,
+        metrics: Metrics,
+        limits: Limits,
     ) -> None:
         """`seeds` may be empty when a controller will tell of the nodes."""
+        self.limits = limits
         self.seeds = list(seeds)
         self.links: dict[Address, NodeLink] = {}
         self.map = SlotMap(self.link)
         self._credentials = credentials
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
-        self._changed: asyncio.Future[None] = self._loop.create_future()
+        self._awaiting: set[asyncio.Future[None]] = set()  # who waits for news
         self._wanted = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._hunts: set[NodeLink] = set()
@@ -106,6 +116,7 @@ class Topology:
         link = self.links.get(address)
         if link is None:
             link = NodeLink(address, self._credentials, self._lost, lambda _link: self.notify())
+            link.pending_max = self.limits.node_share
             self.links[address] = link
             self._name(link)
         return link
@@ -114,13 +125,22 @@ class Topology:
 
     def notify(self) -> None:
         """Wake every request that waits for the map or a link to change."""
-        changed, self._changed = self._changed, self._loop.create_future()
-        if not changed.done():
-            changed.set_result(None)
+        awaiting, self._awaiting = self._awaiting, set()
+        for news in awaiting:
+            _wake(news)
 
     async def changed(self, timeout_s: float) -> None:
         """Return at the next news, or after `timeout_s`."""
-        await asyncio.wait({self._changed}, timeout=timeout_s)
+        # A future each: thousands may wait, and leaving a shared one's list of callbacks when the
+        # time is over takes as long as the list is.
+        news: asyncio.Future[None] = self._loop.create_future()
+        timer = self._loop.call_later(timeout_s, _wake, news)
+        self._awaiting.add(news)
+        try:
+            await news
+        finally:
+            timer.cancel()
+            self._awaiting.discard(news)
 
     # -- what happens to links -------------------------------------------------------------
 
@@ -298,7 +318,7 @@ class Topology:
             if node.get("node_id"):
                 names[node["node_id"]] = called
             if node["role"] == "replica" and (
-                not node["link_up"] or node["lag_bytes"] > LAG_BYTES_MAX
+                not node["link_up"] or node["lag_bytes"] > self.limits.lag_bytes_max
             ):
                 lagging.add(node["name"])
         self._names, self._lagging = names, frozenset(lagging)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from aiohttp import web
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from shardcluster.edits import EditError
 from shardcluster.spec import SpecError
@@ -72,6 +73,10 @@ class ControllerLike(Protocol):
         """The state document."""
         ...
 
+    def metrics(self) -> bytes:
+        """What Prometheus reads."""
+        ...
+
     async def wait_state(self, since: int, wait_s: float) -> Document:
         """The state document once its version is not `since`, or after `wait_s`."""
         ...
@@ -116,6 +121,7 @@ def control_app(controller: ControllerLike) -> web.Application:
     app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[_errors_as_json])
     app.add_routes([
         web.get("/healthz", handlers.healthz),
+        web.get("/metrics", handlers.metrics),
         web.get("/state", handlers.state),
         web.post("/add_shard", handlers.add_shard),
         web.post("/remove_shard", handlers.remove_shard),
@@ -135,6 +141,10 @@ class _Handlers:
 
     async def healthz(self, _request: web.Request) -> web.Response:
         return web.json_response({"ok": True})
+
+    async def metrics(self, _request: web.Request) -> web.Response:
+        found = self._controller.metrics()
+        return web.Response(body=found, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
     async def state(self, request: web.Request) -> web.Response:
         if "since" not in request.query:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import hiredis
 
 from shardcluster import edits
-from shardcluster.actions import Decision, MoveSlots, Reason, Wait
+from shardcluster.actions import Decision, Failover, MoveSlots, Reason, Wait
 from shardcluster.decide import decide_on
 from shardcluster.decide.settings import wanted_settings
 from shardcluster.decide.timing import IDLE_S, SOON_S
@@ -25,6 +25,7 @@ from shardcluster.preview import preview
 from shardcluster.spec import Spec, parse
 from shardcluster_runtime.control import Accepted
 from shardcluster_runtime.execute import ActionFailed, Executor
+from shardcluster_runtime.metrics import LoopCounts, StoreView, exposition
 from shardcluster_runtime.observe import Observer
 from shardcluster_runtime.platforms.protocol import PlatformUnable
 from shardcluster_runtime.report import parts
@@ -111,6 +112,7 @@ class Controller:
         self._executor.on_moved = self._moved
         self._executor.mark_rebalanced = desired.mark_rebalanced
         self.events = EventLog(clock)
+        self.counts = LoopCounts()
         self._progress: ProgressMeter | None = None
         self._picture: Picture | None = None
         self._last_told: tuple[str, str] | None = None
@@ -152,15 +154,17 @@ class Controller:
 
     async def _run(self) -> None:
         while True:
+            began_s, result = time.monotonic(), "ok"
             try:
                 wait_s = await self._pass()
             except PlatformUnable as error:
                 self._tell("PlatformUnable", str(error))
-                wait_s = RETRY_S
+                wait_s, result = RETRY_S, "platform_unable"
             except Exception:  # noqa: BLE001 - a bug must not end the loop that fails over
                 _log.exception("a pass of the control loop failed")
                 self._tell("InternalError", "A pass of the control loop failed; see the log.")
-                wait_s = RETRY_S
+                wait_s, result = RETRY_S, "error"
+            self.counts.passed(result, time.monotonic() - began_s, self._clock())
             await self._rest(wait_s)
 
     async def _rest(self, wait_s: float) -> None:
@@ -194,8 +198,13 @@ class Controller:
         try:
             await self._executor.execute(decision.action, picture)
         except ActionFailed as error:
+            self.counts.failed(decision)
             self._tell("ActionFailed", str(error))
             return RETRY_S
+        self.counts.acted(decision)
+        if isinstance(decision.action, Failover):
+            mode = decision.action.mode.name.lower()
+            self.counts.failed_over(decision.reason.value, mode)
         # The engine needs a moment for what was just asked of it; asking again at once is no help.
         again, self._last_action = decision.action == self._last_action, decision.action
         if not again:
@@ -236,6 +245,8 @@ class Controller:
             self._progress.replanned(len(decision.action.moves))
 
     def _moved(self, result: SliceResult) -> None:
+        self.counts.moved_slots += len(result.moved_slots)
+        self.counts.moved_keys += result.moved_keys
         if self._progress is not None:
             self._progress.moved(len(result.moved_slots), result.moved_keys)
         for big in result.big_keys:
@@ -252,6 +263,7 @@ class Controller:
                 process_ids={place.name: place.process_id for place in places},
             )
         )
+        self.counts.saw(document)
         self.board.publish(document)
 
     # -- what people ask for (ControllerLike) -----------------------------------------------
@@ -259,6 +271,13 @@ class Controller:
     def state(self) -> Document:
         """The state document."""
         return self.board.document()
+
+    def metrics(self) -> bytes:
+        """For Prometheus, where this store is the only one of its process."""
+        state = self.state()
+        return exposition(
+            lambda: [StoreView("", state["cluster"], self.counts, state)], "controller"
+        )
 
     async def wait_state(self, since: int, wait_s: float) -> Document:
         """The state document once its version is not `since`, or after `wait_s`."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import hiredis
 
@@ -20,8 +21,17 @@ if TYPE_CHECKING:
 
     from shardcluster.observed import Address
 
-__all__ = ["ConnectionLost", "Credentials", "NodeConnection", "NodeReplyError", "Overloaded"]
+__all__ = [
+    "ConnectionLost",
+    "Credentials",
+    "NodeConnection",
+    "NodeReplyError",
+    "Overloaded",
+    "Receiver",
+]
 
+_PING = b"*1\r\n$4\r\nPING\r\n"
+TIMED_EVERY = 4  # writes; each timing costs two looks at the clock
 PENDING_MAX = 65_536  # replies awaited on one connection; more means the node is not keeping up
 
 _KEEP_ALIVE = {
@@ -61,7 +71,7 @@ class NodeReplyError(Exception):
 
 
 class Overloaded(Exception):
-    """More than `PENDING_MAX` commands wait for an answer; nothing was sent."""
+    """More than `pending_max` commands wait for an answer; nothing was sent."""
 
 
 class Credentials:
@@ -98,6 +108,26 @@ class Credentials:
         return "Credentials(…)"
 
 
+class Receiver(Protocol):
+    """What a reply is given to: a future, or what looks like one.  Its methods don't raise."""
+
+    def done(self) -> bool:
+        """Whether the reply is of no use any more."""
+        ...
+
+    def set_result(self, result: Any, /) -> None:
+        """The reply, an error as a `hiredis.ReplyError`."""
+        ...
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """ConnectionLost."""
+        ...
+
+    def exception(self) -> BaseException | None:
+        """Asked for after `set_exception`, so that nobody is warned of an exception not seen."""
+        ...
+
+
 class NodeConnection(asyncio.Protocol):
     """A pipelined RESP connection; make one with `open`."""
 
@@ -107,13 +137,20 @@ class NodeConnection(asyncio.Protocol):
         """Use `open`, which also connects and logs in."""
         self.address = address
         self.closed = False
+        self.pending_max = PENDING_MAX
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader()
         self._transport: asyncio.Transport | None = None
         self._outgoing: list[bytes] = []
-        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._waiting: deque[Receiver] = deque()
         self._unsent = 0  # how many at the right end of _waiting are still in _outgoing
+        # Told how long a command took, s: the first one of every few writes, and never two at once,
+        # so that it costs the others next to nothing.  None: nothing is measured.
+        self.on_round_trip: Callable[[float], None] | None = None
+        self._writes = 0
+        self._timed_after = 0  # replies until that of the command being timed; 0: none is
+        self._timed_since_s = 0.0
 
     @classmethod
     async def open(
@@ -173,19 +210,38 @@ class NodeConnection(asyncio.Protocol):
 
     def send_packed(self, packed: bytes) -> asyncio.Future[Any]:
         """`send` for one command already in RESP form."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self.send_packed_to(packed, future)
+        return future
+
+    def send_packed_to(self, packed: bytes, receiver: Receiver) -> None:
+        """`send_packed` whose reply is handed to `receiver` in the moment it comes.
+
+        A future costs its making and a turn of the event loop; the gateway's hot path has neither.
+        """
         if self.closed:
             message = f"no connection to {self.address}"
             raise ConnectionLost(message, sent=False)
-        if len(self._waiting) >= PENDING_MAX:
-            message = f"{PENDING_MAX} commands already wait for {self.address}"
+        if len(self._waiting) >= self.pending_max:
+            message = f"{self.pending_max} commands already wait for {self.address}"
             raise Overloaded(message)
+        self._queue(packed, receiver)
+
+    def ping(self) -> asyncio.Future[Any]:
+        """`send("PING")` over the limit, too: whether the node lives shows when it is busiest."""
+        if self.closed:
+            message = f"no connection to {self.address}"
+            raise ConnectionLost(message, sent=False)
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._queue(_PING, future)
+        return future
+
+    def _queue(self, packed: bytes, receiver: Receiver) -> None:
         if not self._outgoing:
             self._loop.call_soon(self._flush)
         self._outgoing.append(packed)
         self._unsent += 1
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self._waiting.append(future)
-        return future
+        self._waiting.append(receiver)
 
     async def call(self, *command: Argument, timeout_s: float | None = None) -> Any:
         """Send and wait; raises NodeReplyError for an error reply, TimeoutError when late."""
@@ -216,6 +272,10 @@ class NodeConnection(asyncio.Protocol):
 
     def _flush(self) -> None:
         if self._outgoing and self._transport is not None:
+            self._writes += 1
+            if not (self._writes % TIMED_EVERY or self._timed_after or self.on_round_trip is None):
+                self._timed_after = len(self._waiting) - self._unsent + 1
+                self._timed_since_s = time.perf_counter()
             self._transport.write(b"".join(self._outgoing))
             self._outgoing.clear()
             self._unsent = 0
@@ -229,6 +289,7 @@ class NodeConnection(asyncio.Protocol):
         """Asyncio's callback: hand each whole reply to the command that waits longest."""
         self._reader.feed(data)
         waiting = self._waiting
+        due = len(waiting)
         try:
             while (reply := self._reader.gets()) is not False:
                 future = waiting.popleft()
@@ -238,6 +299,13 @@ class NodeConnection(asyncio.Protocol):
             if self._transport is not None:
                 self._transport.abort()
             self._ended(f"not RESP: {error}")
+            return
+        if self._timed_after:
+            self._timed_after -= due - len(waiting)
+            if self._timed_after <= 0:
+                self._timed_after = 0
+                if self.on_round_trip is not None:
+                    self.on_round_trip(time.perf_counter() - self._timed_since_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Asyncio's callback, in the moment the kernel knows."""

@@ -19,6 +19,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from shardcluster_operator.elector import Elector
 from shardcluster_operator.handlers import Operator, Settings, registry_for
+from shardcluster_operator.metrics import OperatorMetrics
 from shardcluster_runtime.kube import ApiError, Kube
 
 HEALTH_PORT = 8081
@@ -66,6 +67,9 @@ def main(
 
 async def _run(options: _Options) -> int:
     """0 when it was ended, 1 when it lost its lease."""
+    # Twice the series, and nobody reads them.
+    prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+    metrics = OperatorMetrics()
     health = await _health(options.health_port)
     kube = await Kube.open()
     identity = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
@@ -73,11 +77,13 @@ async def _run(options: _Options) -> int:
     try:
         if not await _until_leader(elector):
             return 0
+        metrics.leader = True
+        metrics.operator = Operator(options.settings)
         lost = asyncio.Event()
         holding = asyncio.create_task(_hold(elector, lost))
         try:
             await kopf.operator(
-                registry=registry_for(Operator(options.settings)),
+                registry=registry_for(metrics.operator),
                 namespaces=[options.namespace] if options.namespace else (),
                 clusterwide=not options.namespace,
                 standalone=True,
@@ -86,6 +92,7 @@ async def _run(options: _Options) -> int:
                 stop_flag=lost,
             )
         finally:
+            metrics.leader = False
             holding.cancel()
         if lost.is_set():
             return 1

@@ -21,6 +21,7 @@ from shardcluster_operator.platform import KubernetesPlatform
 from shardcluster_operator.voice import Voice
 from shardcluster_runtime.kube import ApiError
 from shardcluster_runtime.loop import Controller
+from shardcluster_runtime.metrics import StoreView
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -165,6 +166,13 @@ class Session:
         self._platform.changed()
         if not self._platform.as_applied(self._with_slots()):
             self._dirty.set()
+
+    def view(self) -> StoreView:
+        """As the metrics tell of it."""
+        if self._controller is None:
+            return StoreView(self.namespace, self.name, None, None, refused=True)
+        counts, state = self._controller.counts, self._controller.state()
+        return StoreView(self.namespace, self.name, counts, state, refused=bool(self._refusal))
 
     def objects_changed(self) -> None:
         """Another object of it changed: see that it is as it shall be."""

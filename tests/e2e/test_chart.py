@@ -1,13 +1,18 @@
-"""The chart, rendered with several sets of values and looked at by a real API server."""
+"""The chart, rendered with several sets of values, checked by kubeconform and a real API server."""
 
 from __future__ import annotations
 
 import subprocess
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.e2e.installed import ROOT
 from tests.e2e.kube import kubectl
+from tests.e2e.schemas import LOCATION, write_schemas
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CHART = str(ROOT / "charts" / "shardcluster")
 VALUES: dict[str, tuple[str, ...]] = {
@@ -50,3 +55,23 @@ def test_wrong_values_are_refused(setting: str, word: str) -> None:
     rendered = _render(setting)
     assert rendered.returncode
     assert word in rendered.stderr
+
+
+def _conforms(folder: Path, manifests: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["kubeconform", "-strict", "-summary", "-verbose",
+         "-schema-location", f"{folder}/{LOCATION}", "-"],
+        input=manifests, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_it_conforms_to_the_published_schemas(operator: str, tmp_path: Path) -> None:
+    """For every set of values; a field that no schema knows is found."""
+    assert operator
+    write_schemas(tmp_path)
+    for settings in VALUES.values():
+        checked = _conforms(tmp_path, _render(*settings).stdout)
+        assert not checked.returncode, checked.stdout + checked.stderr
+        assert "Skipped: 0" in checked.stdout
+    wrong = _render().stdout.replace("replicas: 2", "replicass: 2")
+    assert "replicass" in _conforms(tmp_path, wrong).stdout

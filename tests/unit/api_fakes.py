@@ -15,6 +15,7 @@ import hiredis
 from shardcluster.observed import Address
 from shardcluster_api.answers import Request
 from shardcluster_api.gateway import Gateway
+from shardcluster_api.limits import Limits
 from shardcluster_api.operations import OPERATIONS
 from shardcluster_api.settings import Settings
 
@@ -188,10 +189,13 @@ async def fake_shard(replicas: int = 1) -> AsyncIterator[FakeShard]:
 
 @asynccontextmanager
 async def gateway_on(
-    *seeds: Address, controller_url: str | None = None, control: ControlPlane | None = None
+    *seeds: Address,
+    controller_url: str | None = None,
+    control: ControlPlane | None = None,
+    limits: Limits | None = None,
 ) -> AsyncIterator[Gateway]:
     """A gateway in this loop, ready when it was given seeds."""
-    gateway = Gateway(Settings(controller_url, seeds), control)
+    gateway = Gateway(Settings(controller_url, seeds, limits=limits or Limits()), control)
     gateway.start()
     try:
         if seeds:

@@ -59,6 +59,9 @@ class _Controller:
     def state(self) -> dict[str, Any]:
         return self.document
 
+    def metrics(self) -> bytes:
+        raise NotImplementedError
+
     async def wait_state(self, since: int, wait_s: float) -> dict[str, Any]:
         while self.document["version"] == since:
             self.changed.clear()

@@ -8,6 +8,7 @@ from collections import deque
 
 import pytest
 
+from shardcluster_api.limits import Limits
 from tests.unit.api_fakes import (
     CLOSE,
     HANG,
@@ -26,11 +27,11 @@ PASSING = [
     "-LOADING Valkey is loading the dataset in memory",
     "-READONLY You can't write against a read only replica.",
     "-BUSY Valkey is busy running a script.",
+    "-NOREPLICAS Not enough good replicas to write.",
 ]
 REFUSED = {
     "-OOM command not allowed when used memory > 'maxmemory'.": (507, "OutOfMemory"),
     "-MISCONF Errors writing to the AOF file: No space left on device": (507, "CannotPersist"),
-    "-NOREPLICAS Not enough good replicas to write.": (503, "NotEnoughReplicas"),
     "-WRONGTYPE Operation against a key holding the wrong kind of value": (409, "WrongType"),
     "-NOAUTH Authentication required.": (503, "LoginRefused"),
     "-ERR something else": (502, "EngineError"),
@@ -269,9 +270,9 @@ async def test_durability_that_is_not_reached_is_told(
 
 async def test_more_operations_than_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is sent for the one that is too many."""
-    monkeypatch.setattr("shardcluster_api.gateway.IN_FLIGHT_MAX", 1)
     monkeypatch.setattr("shardcluster_api.router.REQUEST_DEADLINE_S", 1.0)
-    async with fake_shard(0) as shard, gateway_on(shard.master.address) as gateway:
+    limits = Limits(in_flight_max=1)
+    async with fake_shard(0) as shard, gateway_on(shard.master.address, limits=limits) as gateway:
         shard.master.script[b"SET"] = deque([HANG])
         first = asyncio.create_task(ask(gateway, "put_key", key=b"k", body=b"v"))
         await until(lambda: gateway.in_flight == 1, "the first is under way")

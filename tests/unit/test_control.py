@@ -38,6 +38,10 @@ class FakeController:
         """A small document."""
         return {"version": 4}
 
+    def metrics(self) -> bytes:
+        """One gauge."""
+        return b"up 1\n"
+
     async def wait_state(self, since: int, wait_s: float) -> dict[str, Any]:
         """The next version."""
         self._note("wait_state", since, wait_s)

@@ -30,14 +30,14 @@ def rollout(picture: Picture) -> Decision | None:
         return Decision(
             Wait(SOON_S),
             Reason.UPDATING,
-            f"{len(outdated)} nodes are to be updated; {', '.join(ending[:3])} is ending.",
+            f"{_to_update(len(outdated))}; {', '.join(ending[:3])} is ending.",
         )
     unwell = [node for node in picture.observed.nodes if not _well(node)]
     if new := [node.name for node in unwell if not node.outdated]:
         return Decision(
             Wait(SOON_S),
             Reason.UPDATING,
-            f"{len(outdated)} nodes are to be updated; waiting for {', '.join(new[:3])} first.",
+            f"{_to_update(len(outdated))}; waiting for {', '.join(new[:3])} first.",
         )
     if unwell:
         return _replace(unwell[0], len(outdated))
@@ -86,5 +86,9 @@ def _replace(node: ObservedNode, left: int) -> Decision:
     return Decision(
         ReplaceNode(node.name),
         Reason.UPDATING,
-        f"{node.name} is replaced by one of the present form; {left} nodes to update.",
+        f"{node.name} is replaced by one of the present form; {left} to update.",
     )
+
+
+def _to_update(count: int) -> str:
+    return "1 node is to be updated" if count == 1 else f"{count} nodes are to be updated"

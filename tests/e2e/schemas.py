@@ -1,0 +1,58 @@
+"""JSON schemas for kubeconform, made from what the API server itself publishes.
+
+kubeconform usually fetches its schemas from the net; here they are those of the very cluster the
+tests run on, its own resources included, so nothing is fetched and nothing is out of date.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from tests.e2e.kube import kubectl
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["LOCATION", "write_schemas"]
+
+LOCATION = "{{.ResourceKind}}{{.KindSuffix}}.json"  # kubeconform's own words for a file's name
+_DEFINITIONS = "_definitions.json"
+_ANY = {"type": ["string", "integer", "number"]}
+_MACHINERY = "io.k8s.apimachinery.pkg"
+_WRITTEN_ALSO_AS_NUMBERS = frozenset(
+    {f"{_MACHINERY}.util.intstr.IntOrString", f"{_MACHINERY}.api.resource.Quantity"}
+)
+
+
+def write_schemas(folder: Path) -> None:
+    """A file for each kind and version, one for all they refer to; unknown fields are wrong."""
+    definitions: dict[str, Any] = json.loads(kubectl("get", "--raw", "/openapi/v2"))["definitions"]
+    strict = {
+        name: _ANY if name in _WRITTEN_ALSO_AS_NUMBERS else _strict(definition)
+        for name, definition in definitions.items()
+    }
+    (folder / _DEFINITIONS).write_text(json.dumps({"definitions": strict}), encoding="utf-8")
+    for name, definition in definitions.items():
+        for kind in definition.get("x-kubernetes-group-version-kind", ()):
+            parts = (kind["kind"], kind["group"].split(".")[0], kind["version"])
+            file = "-".join(filter(None, parts)).lower() + ".json"
+            reference = {"$ref": f"{_DEFINITIONS}#/definitions/{name}"}
+            (folder / file).write_text(json.dumps(reference), encoding="utf-8")
+
+
+def _strict(schema: Any) -> Any:
+    """The same, with the fields that are named as the only ones."""
+    if isinstance(schema, list):
+        return [_strict(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {name: _strict(value) for name, value in schema.items()}
+    if reference := found.get("$ref"):
+        return {"$ref": f"{_DEFINITIONS}{reference}"}
+    if schema.get("x-kubernetes-int-or-string"):
+        return _ANY
+    open_ended = schema.get("x-kubernetes-preserve-unknown-fields")
+    if isinstance(schema.get("properties"), dict) and not open_ended:
+        found.setdefault("additionalProperties", False)
+    return found
