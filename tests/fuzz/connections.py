@@ -146,13 +146,13 @@ class Server:
         self.gateway = gateway
         self.node = node
         self.state = ServerState()
-        self._config = server_config(gateway, _cold_app)
-        self._config.load()
+        self.config = server_config(gateway, _cold_app)
+        self.config.load()
 
     def protocol(self) -> Any:
         """The protocol of one more connection."""
-        make: Any = self._config.http_protocol_class
-        return make(config=self._config, server_state=self.state, app_state={})
+        make: Any = self.config.http_protocol_class
+        return make(config=self.config, server_state=self.state, app_state={})
 
     async def at_rest(self) -> None:
         """Wait until nothing is under way; then nothing may be held."""
