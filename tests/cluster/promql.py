@@ -74,9 +74,6 @@ def _aggregated(node: Any, exposed: Exposed) -> Labels:
 
 def _combined(node: Any, exposed: Exposed) -> Labels:
     left, right = _labels(node.lhs, exposed), _labels(node.rhs, exposed)
-    numbers = (promql.NumberLiteral, promql.ParenExpr)
-    if isinstance(node.rhs, numbers) and not right:
-        return left
     matching = node.modifier.matching if node.modifier is not None else None
     if matching is not None:
         named = list(matching.labels)
@@ -87,7 +84,7 @@ def _combined(node: Any, exposed: Exposed) -> Labels:
         many = node.modifier.card == promql.VectorMatchCardinality.ManyToOne
         sets = str(node.op) in {"and", "or", "unless"}
         return left if many or sets else frozenset(named)
-    return left & right if right else left
+    return left & right if left and right else left | right  # a number has no labels
 
 
 def _called(node: Any, exposed: Exposed) -> Labels:
