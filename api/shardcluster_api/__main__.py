@@ -14,7 +14,7 @@ import logging
 import os
 import socket
 import sys
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 from a2wsgi import WSGIMiddleware
@@ -22,6 +22,8 @@ from a2wsgi import WSGIMiddleware
 from shardcluster_api.app import LoopBridge, create_app
 from shardcluster_api.flow import BodyFirst
 from shardcluster_api.gateway import Gateway
+from shardcluster_api.guards import COMMON_HEADERS
+from shardcluster_api.limits import KEEP_ALIVE_S
 from shardcluster_api.operations import OPERATIONS
 from shardcluster_api.protocol import GatewayProtocol
 from shardcluster_api.settings import PORT_MAX, Settings, SettingsError
@@ -32,10 +34,9 @@ if TYPE_CHECKING:
 
     from a2wsgi.wsgi_typing import WSGIApp
 
-__all__ = ["main"]
+__all__ = ["main", "server_config"]
 
 FLASK_THREADS = 16
-KEEP_ALIVE_S = 75
 GRACE_S = 6  # for requests under way at the end; none may take longer than its deadline of 5 s
 BACKLOG = 2048
 EXIT_FAILED, EXIT_USAGE = 1, 2
@@ -83,13 +84,30 @@ async def _serve(options: argparse.Namespace, settings: Settings, listener: sock
 
     def announce() -> None:
         shown = f"[{host}]" if ":" in host else host
-        sys.stdout.write(f"ShardCluster gateway: http://{shown}:{port} (store: {store})\n")
+        scheme = "http" if settings.https is None else "https"
+        sys.stdout.write(f"ShardCluster gateway: {scheme}://{shown}:{port} (store: {store})\n")
         sys.stdout.flush()
 
-    flask_app = WSGIMiddleware(cast("WSGIApp", create_app(bridge)), workers=FLASK_THREADS)
+    flask_app = WSGIMiddleware(
+        cast("WSGIApp", create_app(bridge, settings.cors)), workers=FLASK_THREADS
+    )
     cold_bytes_max = max(one.body_bytes_max for one in OPERATIONS if not one.hot)
-    config = uvicorn.Config(
-        BodyFirst(flask_app, gateway, cold_bytes_max),
+    config = server_config(gateway, BodyFirst(flask_app, gateway, cold_bytes_max))
+    server = _Server(config, gateway, options.drain_seconds, announce)
+    gateway.connections = lambda: len(server.server_state.connections)
+    try:
+        await server.serve([listener])
+    finally:
+        await gateway.close()
+
+
+def server_config(gateway: Gateway, cold: Any) -> uvicorn.Config:
+    """How uvicorn serves the gateway; `cold` is the ASGI app for what the protocol leaves."""
+    # Its warnings are one line for each request that is no HTTP; /metrics counts these.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    https = gateway.settings.https
+    return uvicorn.Config(
+        cold,
         http=functools.partial(GatewayProtocol, gateway),  # type: ignore[arg-type]
         ws="none",
         lifespan="off",
@@ -97,15 +115,11 @@ async def _serve(options: argparse.Namespace, settings: Settings, listener: sock
         log_config=None,
         access_log=False,
         server_header=False,
+        headers=list(COMMON_HEADERS),
+        ssl_context_factory=None if https is None else lambda _config, _default: https.context,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
     )
-    server = _Server(config, gateway, options.drain_seconds, announce)
-    gateway.connections = lambda: len(server.server_state.connections)
-    try:
-        await server.serve([listener])
-    finally:
-        await gateway.close()
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -22,7 +22,7 @@ from werkzeug.routing import BaseConverter
 from shardcluster_api.answers import Request, error_answer
 from shardcluster_api.errors import ApiError
 from shardcluster_api.gateway import Gateway
-from shardcluster_api.guards import refusal_of_origin
+from shardcluster_api.guards import COMMON_HEADERS, NO_CORS, refusal_of_origin
 from shardcluster_api.limits import REQUEST_DEADLINE_S
 from shardcluster_api.operations import KEY_PREFIX, OPERATIONS
 from shardcluster_api.settings import Settings
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from shardcluster_api.answers import Answer
+    from shardcluster_api.guards import Cors
     from shardcluster_api.operations import Operation
 
 __all__ = ["BackgroundBridge", "Bridge", "LoopBridge", "create_app"]
@@ -137,7 +138,7 @@ class _AnyKey(BaseConverter):
     regex = r"[\s\S]*"
 
 
-def create_app(bridge: Bridge | None = None) -> flask.Flask:
+def create_app(bridge: Bridge | None = None, cors: Cors = NO_CORS) -> flask.Flask:
     """The app; without `bridge` it is configured by the environment (see settings.py).
 
     Raises SettingsError when the environment does not say where the store is.
@@ -146,7 +147,10 @@ def create_app(bridge: Bridge | None = None) -> flask.Flask:
     app.url_map.converters["any_key"] = _AnyKey
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = True
-    used = bridge or BackgroundBridge(Settings.read())
+    used = bridge
+    if used is None:
+        settings = Settings.read()
+        used, cors = BackgroundBridge(settings), settings.cors
     for operation in OPERATIONS:
         if operation.method == "HEAD":
             continue  # Flask adds it to each GET
@@ -157,7 +161,8 @@ def create_app(bridge: Bridge | None = None) -> flask.Flask:
             methods=[operation.method],
             provide_automatic_options=False,
         )
-    app.before_request(_refuse_other_sites)
+    app.before_request(_refuse_other_sites(cors))
+    app.after_request(_mark(cors))
     app.register_error_handler(HTTPException, _http_error)
     logging.getLogger("werkzeug").addFilter(_not_a_request)
     app.wsgi_app = _ReadableBodies(app.wsgi_app)  # type: ignore[method-assign, assignment]
@@ -213,12 +218,30 @@ def _raw_path(environment: Environment) -> bytes:
     return quote(known.encode("latin-1")).encode()
 
 
-def _refuse_other_sites() -> flask.Response | None:
-    request = flask.request
-    refusal = refusal_of_origin(
-        request.method, request.headers.get("Origin"), request.headers.get("Host")
-    )
-    return None if refusal is None else _response(error_answer(refusal))
+def _refuse_other_sites(cors: Cors) -> Callable[[], flask.Response | None]:
+    def refuse() -> flask.Response | None:
+        headers = flask.request.headers
+        origin = headers.get("Origin")
+        if flask.request.method == "OPTIONS" and "Access-Control-Request-Method" in headers:
+            answer = cors.preflight(origin, headers.get("Access-Control-Request-Headers"))
+            return None if answer is None else _response(answer)
+        refusal = refusal_of_origin(flask.request.method, origin, headers.get("Host"), cors)
+        return None if refusal is None else _response(error_answer(refusal))
+
+    return refuse
+
+
+def _mark(cors: Cors) -> Callable[[flask.Response], flask.Response]:
+    """Headers of every answer; behind the fast protocol, uvicorn adds the common ones."""
+
+    def mark(response: flask.Response) -> flask.Response:
+        if "asgi.scope" not in flask.request.environ:
+            response.headers.extend(COMMON_HEADERS)
+        if "Vary" not in response.headers:  # else the gateway did it
+            response.headers.extend(cors.headers(flask.request.headers.get("Origin")))
+        return response
+
+    return mark
 
 
 def _response(answer: Answer) -> flask.Response:

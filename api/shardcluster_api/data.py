@@ -40,6 +40,8 @@ async def read(router: Router, key: bytes, *, strong: bool) -> tuple[int, Reply]
     reply = await router.read(slot, _packed(b"GET", key), strong=strong)
     if reply.value is None:
         raise _not_found(key, slot, reply)
+    if not isinstance(reply.value, bytes):
+        raise ApiError(502, "EngineError", f"{reply.node} answered GET with what is no string.")
     return slot, reply
 
 

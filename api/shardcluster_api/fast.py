@@ -239,14 +239,19 @@ class FastLane:
         if type(reply) is not bytes:
             self._slowly(cycle)
             return
-        tail = self._tail(cycle, b"\r\nx-content-type-options: nosniff\r\n\r\n")
         self._answer(
             cycle,
             _READ,
             200,
             b"%bcontent-type: application/octet-stream\r\ncontent-length: %d\r\n"
             b"x-shardcluster-slot: %d%b%b"
-            % (self._start(b"HTTP/1.1 200 OK\r\n", cycle), len(reply), cycle.slot, tail, reply),
+            % (
+                self._start(b"HTTP/1.1 200 OK\r\n", cycle),
+                len(reply),
+                cycle.slot,
+                self._tail(cycle),
+                reply,
+            ),
         )
 
     def write_replied(self, cycle: FastCycle, reply: Any) -> None:
@@ -254,9 +259,8 @@ class FastLane:
         if reply != b"OK":
             self._slowly(cycle)
             return
-        tail = self._tail(cycle, b"\r\n\r\n")
         start = self._start(b"HTTP/1.1 204 No Content\r\n", cycle)
-        answer = b"%bx-shardcluster-slot: %d%b" % (start, cycle.slot, tail)
+        answer = b"%bx-shardcluster-slot: %d%b" % (start, cycle.slot, self._tail(cycle))
         self._answer(cycle, _WRITE, 204, answer)
 
     def lost(self, cycle: FastCycle, error: BaseException) -> None:
@@ -302,8 +306,8 @@ class FastLane:
             return status_line + self._prefix
         return status_line + self._prefix + b"connection: close\r\n"
 
-    def _tail(self, cycle: FastCycle, end: bytes) -> bytes:
-        """Headers that say where the key is, from the slot's number on."""
+    def _tail(self, cycle: FastCycle) -> bytes:
+        """The headers that say where the key is, from the slot's number on, and the head's end."""
         place = (cycle.shard, cycle.link.name, cycle.role)
         known = self._tails.get(place)
         if known is None:
@@ -311,9 +315,9 @@ class FastLane:
                 self._tails.clear()
             shard, node, role = map(ascii_name, place)
             lines = ("", f"x-shardcluster-shard: {shard}", f"x-shardcluster-node: {node}",
-                     f"x-shardcluster-role: {role}")  # fmt: skip
+                     f"x-shardcluster-role: {role}", "", "")  # fmt: skip
             known = self._tails[place] = "\r\n".join(lines).encode("latin-1")
-        return known + end
+        return known
 
     # -- waiting ---------------------------------------------------------------------------
 

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
     from shardcluster_api.answers import Answer, Request
     from shardcluster_api.control_plane import ControlPlane
+    from shardcluster_api.files import Followed
     from shardcluster_api.operations import Operation
     from shardcluster_api.settings import Settings
-    from shardcluster_api.tokens import Reloaded
 
 __all__ = ["Gateway"]
 
@@ -62,7 +62,8 @@ class Gateway:
         self.overview = Overview(self)
         self.hot_spots = HotSpots(self)
         self.draining = False
-        self.reloaded: list[Reloaded] = [settings.tokens] if settings.tokens is not None else []
+        followed = (settings.tokens, settings.https, settings.node_tls)
+        self.followed: list[Followed] = [file for file in followed if file is not None]
         self.in_flight = 0
         self.buffered_bytes = 0  # of bodies that the fast protocol holds
         self.unsent_bytes = 0  # of answers that the fast protocol could not hand over yet
@@ -157,6 +158,8 @@ class Gateway:
             _log.exception("%s failed", operation.name)
             self.metrics.failed(operation.name, "InternalError")
             answer = error_answer(ApiError(500, "InternalError", "The gateway failed on this."))
+        if self.settings.cors.origins:
+            answer = self.settings.cors.marked(answer, request.headers.get(b"origin"))
         self.metrics.answered(operation.name, answer.status, time.perf_counter() - began_s)
         return answer
 
@@ -189,7 +192,7 @@ class Gateway:
         """Take in files that change while the gateway lives."""
         while True:
             await asyncio.sleep(RELOAD_INTERVAL_S)
-            for file in self.reloaded:
+            for file in self.followed:
                 file.reload()
 
     def view(self) -> dict[str, Any]:

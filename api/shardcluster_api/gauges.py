@@ -83,7 +83,7 @@ def _work(gateway: Gateway) -> Iterator[Metric]:
     yield _one(
         "broken_files",
         "Files of tokens or certificates that can't be read; what they said before still counts.",
-        sum(bool(file.broken) for file in gateway.reloaded),
+        sum(bool(file.broken) for file in gateway.followed),
     )
     yield _one(
         "connections", "Connections of clients that are open; 0 under Flask alone.",

@@ -35,7 +35,6 @@ __all__ = ["KEY_PATH", "KEY_PREFIX", "OPERATIONS", "Operation"]
 
 KEY_PREFIX = "/v1/keys/"
 KEY_PATH = "/v1/keys/{key}"
-_NO_SNIFF = ("X-Content-Type-Options", "nosniff")  # stored bytes are never a web page
 _NO_STORE = (("Cache-Control", "no-store"),)
 SMALL_BODY_BYTES_MAX = 64 * 1024
 
@@ -100,7 +99,7 @@ async def _key_get(gateway: Gateway, request: Request) -> Answer:
     key = codec.checked_key(request.key)
     with gateway.admitted(1):
         slot, reply = await data.read(gateway.router, key, strong=strong)
-    return Answer(200, reply.value, BYTES_TYPE, (*place_headers(slot, reply), _NO_SNIFF))
+    return Answer(200, reply.value, BYTES_TYPE, place_headers(slot, reply))
 
 
 async def _key_put(gateway: Gateway, request: Request) -> Answer:

@@ -13,6 +13,7 @@ operation's limit, all bodies together by `Limits.buffered_bytes_max`, requests 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
@@ -22,10 +23,16 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from shardcluster_api.answers import Answer, Request, error_answer
-from shardcluster_api.errors import ApiError, TooLarge
+from shardcluster_api.errors import ApiError, TooBusy, TooLarge
 from shardcluster_api.flow import Unread, bodies_too_large, body_timeout
 from shardcluster_api.guards import refusal_of_origin
-from shardcluster_api.limits import HEAD_BYTES_MAX, RECEIVE_TIMEOUT_S
+from shardcluster_api.heads import Framing, Head, head_too_large, read_head
+from shardcluster_api.limits import (
+    CONNECTIONS_MAX,
+    HEAD_BYTES_MAX,
+    HEAD_TIMEOUT_S,
+    RECEIVE_TIMEOUT_S,
+)
 from shardcluster_api.operations import KEY_PATH, KEY_PREFIX, OPERATIONS
 
 if TYPE_CHECKING:
@@ -33,6 +40,7 @@ if TYPE_CHECKING:
 
     from shardcluster_api.fast import FastCycle
     from shardcluster_api.gateway import Gateway
+    from shardcluster_api.guards import Cors
     from shardcluster_api.operations import Operation
 
 __all__ = ["GatewayProtocol"]
@@ -44,6 +52,7 @@ IDLE_LOOK_S = 0.05  # at the end, for requests on their way here to be seen
 _KEY_PREFIX = KEY_PREFIX.encode()
 _HOT = {(o.method.encode(), o.path.encode()): o for o in OPERATIONS if o.hot}
 _HOT_KEY = {o.method.encode(): o for o in OPERATIONS if o.hot and o.path == KEY_PATH}
+_REFUSED = replace(OPERATIONS[0], name="none")  # stands for a request that is not understood
 _NO_BODY_STATUSES = frozenset({204, 304})
 
 
@@ -54,6 +63,9 @@ class _Head(NamedTuple):
     path: bytes
     query: str
     headers: Mapping[bytes, bytes]
+
+
+_NO_HEAD = _Head("", b"", "", {})
 
 
 class _HotCycle:
@@ -170,17 +182,26 @@ class GatewayProtocol(HttpToolsProtocol):
         self._unparsed = b""  # what came after more requests than `PIPELINE_MAX`
         self._parsing = False
         self._finished = False
+        self._framing: Framing | None = None  # of a chunked body that is not complete
+        self._refusal: ApiError | None = None  # why the parser was stopped
         self._between = True  # the parser is not amid a request
         self._messages = 0  # requests begun
         self._fast: FastCycle | None = None  # the last request on the short way
         self._answered_s = 0.0  # when the last answer of the short way left
         self._app, self.app = self.app, self._run_app
         self._linger: asyncio.TimerHandle | None = None
+        self._waiting_for_head: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Asyncio's callback."""
         super().connection_made(transport)
         self.unread = Unread(self.gateway, transport)
+        if len(self.connections) > CONNECTIONS_MAX:
+            self._refuse_connection(TooBusy(f"{CONNECTIONS_MAX} clients are connected already."))
+            return
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
 
     def pause_writing(self) -> None:
         """Asyncio's callback: the client is slow to read."""
@@ -202,6 +223,7 @@ class GatewayProtocol(HttpToolsProtocol):
             fast = self.gateway.fast.take(self, data)
             if fast is not None:
                 self.cycle = self._fast = fast
+                self._head_is_there()
                 return
         messages = self._messages
         self._unparsed += data
@@ -224,12 +246,29 @@ class GatewayProtocol(HttpToolsProtocol):
                 break
             piece = data[start : start + PARSED_BYTES_MAX]
             start += len(piece)
+            framing = self._framing
             super().data_received(piece)
+            if framing is not None and framing is self._framing and framing.endless(len(piece)):
+                message = "The chunks of the body are mostly extensions."
+                self._refuse_connection(ApiError(400, "BadRequest", message))
             if self._head_bytes is not None and self.parser is not None:
                 self._head_bytes += len(piece)
                 if self._head_bytes > HEAD_BYTES_MAX:
-                    self._refuse_connection(_head_too_large())
+                    self._refuse_connection(head_too_large())
         self._parsing = False
+        if self._waiting_for_head is None and (self.cycle is None or self.cycle.response_complete):
+            # uvicorn has no timer now, whether a part of a head came or only empty lines.
+            self._waiting_for_head = self.loop.call_later(HEAD_TIMEOUT_S, self._head_is_late)
+
+    def _head_is_late(self) -> None:
+        message = f"The head did not arrive within {HEAD_TIMEOUT_S:.0f} s."
+        self._refuse_connection(ApiError(408, "RequestTimeout", message))
+
+    def _head_is_there(self) -> None:
+        self._head_bytes = None
+        if self._waiting_for_head is not None:
+            self._waiting_for_head.cancel()
+            self._waiting_for_head = None
 
     def on_response_complete(self) -> None:
         """Uvicorn's callback, which reads on and begins the next request that was sent ahead."""
@@ -306,7 +345,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def timeout_keep_alive_handler(self) -> None:
         """The timer of uvicorn; the short way doesn't set it anew for each answer."""
         self.timeout_keep_alive_task = None
-        if not self.cycle.response_complete:
+        if self.cycle is not None and not self.cycle.response_complete:
             return  # it is set when this one is answered
         left_s = self._answered_s + self.timeout_keep_alive - self.loop.time()
         if left_s > 0:
@@ -318,6 +357,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Asyncio's callback."""
+        self._head_is_there()
         if self._linger is not None:
             self._linger.cancel()
         self.unread.read()
@@ -332,17 +372,30 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """For what is not HTTP, in place of uvicorn's plain text."""
-        self._refuse_connection(ApiError(400, "BadRequest", msg))
+        self._refuse_connection(self._refusal or ApiError(400, "BadRequest", msg))
 
     def _refuse_connection(self, error: ApiError) -> None:
-        self.gateway.metrics.failed("none", error.code)
-        answer = error_answer(error)
-        head = (
-            b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-            % len(answer.body)
-        )
-        self.transport.write(STATUS_LINE[answer.status] + head + answer.body)
-        self.finish(lingering=True)
+        """Answer with an error when its turn comes, and read nothing more."""
+        if self._finished:
+            return
+        self._finished = True
+        cycle = self.cycle
+        if self._framing is not None:
+            if cycle.response_complete or getattr(cycle, "response_started", False):
+                self.transport.close()  # it has its answer already
+                return
+            if isinstance(cycle, _HotCycle):
+                cycle.refuse(error)  # it is this request that is broken
+                return
+            # The Flask app gets half a body: as if the client had gone.
+            cycle.disconnected = cycle.response_complete = True
+            cycle.message_event.set()
+            if self.pipeline and self.pipeline[0][0] is cycle:
+                self.pipeline.popleft()
+                cycle.response_complete = False  # others are before it
+        refused = _HotCycle(self, _REFUSED, _NO_HEAD, b"")
+        refused.refusal = error
+        self._enqueue(refused)
 
     def finish(self, *, lingering: bool) -> None:
         """Close; `lingering` gives a client that still sends the time to read the answer."""
@@ -354,6 +407,15 @@ class GatewayProtocol(HttpToolsProtocol):
             self.transport.write_eof()
         self._linger = self.loop.call_later(LINGER_S, self.transport.close)
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Parser's callback."""
+        if self._head_bytes is None:
+            self._refusal = ApiError(
+                400, "BadRequest", "Headers after the body are not taken here."
+            )
+            raise self._refusal
+        super().on_header(name, value)
+
     def on_message_begin(self) -> None:
         """Parser's callback."""
         self._head_bytes = 0
@@ -363,7 +425,17 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Parser's callback: take a hot request, leave the others to uvicorn."""
-        self._head_bytes = None
+        self._head_is_there()
+        version = self.parser.get_http_version()
+        head = read_head(version, self.url, self.headers)
+        if head.refusal is None and self.parser.should_upgrade():
+            head.refusal = ApiError(
+                400, "BadRequest", "This gateway upgrades to no other protocol."
+            )
+        if head.refusal is not None:
+            self._refusal = head.refusal
+            raise head.refusal  # the parser ends with it, and uvicorn calls `send_400_response`
+        self._framing = Framing() if head.body_bytes is None else None
         path, _, query = self.url.partition(b"?")
         method = self.parser.get_method()
         hot = _HOT.get((method, path))
@@ -371,14 +443,16 @@ class GatewayProtocol(HttpToolsProtocol):
         if hot is None and path.startswith(_KEY_PREFIX):
             hot = _HOT_KEY.get(method)
             key = unquote_to_bytes(path[len(_KEY_PREFIX) :])
-        if hot is None or b"#" in self.url or self.parser.should_upgrade():
+        if hot is None:
             super().on_headers_complete()
             return
-        head = _Head(method.decode(), path, query.decode("latin-1"), dict(self.headers))
-        cycle = _HotCycle(self, hot, head, key)
-        version = self.parser.get_http_version()
+        parts = _Head(method.decode(), path, query.decode("latin-1"), dict(self.headers))
+        cycle = _HotCycle(self, hot, parts, key)
         cycle.keep_alive = version != "1.0" and self.parser.should_keep_alive()
-        cycle.refusal = self._refusal(hot)
+        cycle.refusal = _refusal(hot, head, self.gateway.settings.cors)
+        self._enqueue(cycle)
+
+    def _enqueue(self, cycle: _HotCycle) -> None:
         previous = self.cycle  # None before the first request
         self.cycle = cycle
         if previous is None or previous.response_complete:
@@ -392,26 +466,10 @@ class GatewayProtocol(HttpToolsProtocol):
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
 
-    def _refusal(self, operation: Operation) -> ApiError | None:
-        """What the head alone is reason enough to refuse."""
-        size = len(self.url)
-        length, origin, host = b"0", None, None
-        for name, value in self.headers:
-            size += len(name) + len(value) + 4
-            if name == b"content-length":
-                length = value
-            elif name == b"origin":
-                origin = value.decode("latin-1")
-            elif name == b"host":
-                host = value.decode("latin-1")
-        if size > HEAD_BYTES_MAX:
-            return _head_too_large()
-        if int(length) > operation.body_bytes_max:
-            return _too_large(operation)
-        return refusal_of_origin(operation.method, origin, host)
-
     def on_body(self, body: bytes) -> None:
         """Parser's callback."""
+        if self._framing is not None:
+            self._framing.took(len(body))
         if isinstance(self.cycle, _HotCycle):
             self.cycle.take(body)
         else:
@@ -419,6 +477,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Parser's callback."""
+        self._framing = None
         self._between = True
         if isinstance(self.cycle, _HotCycle):
             self.cycle.more_body = False
@@ -427,9 +486,12 @@ class GatewayProtocol(HttpToolsProtocol):
             super().on_message_complete()
 
 
+def _refusal(operation: Operation, head: Head, cors: Cors) -> ApiError | None:
+    """What the head alone is reason enough to refuse."""
+    if head.body_bytes is not None and head.body_bytes > operation.body_bytes_max:
+        return _too_large(operation)
+    return refusal_of_origin(operation.method, head.origin, head.host, cors)
+
+
 def _too_large(operation: Operation) -> ApiError:
     return TooLarge(f"The body is longer than {operation.body_bytes_max} bytes.")
-
-
-def _head_too_large() -> ApiError:
-    return ApiError(431, "TooLarge", f"The request's head is longer than {HEAD_BYTES_MAX} bytes.")

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shardcluster.observed import Address
-from shardcluster.tokens import TokensError
 from shardcluster_api.access import Role
+from shardcluster_api.files import FollowedError, HttpsCertificate, NodeTls
+from shardcluster_api.guards import NO_CORS, Cors, parse_origins
 from shardcluster_api.limits import Limits
 from shardcluster_api.tokens import Tokens
 from shardcluster_runtime.wire import Credentials
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 __all__ = ["Settings", "SettingsError", "parse_seeds"]
 
@@ -42,6 +43,9 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     tokens: Tokens | None = None  # without them everybody is an admin
     metrics_role: Role = Role.NONE
+    cors: Cors = NO_CORS
+    https: HttpsCertificate | None = None
+    node_tls: NodeTls | None = None
 
     @classmethod
     def read(
@@ -54,9 +58,9 @@ class Settings:
         """The arguments, else SHARDCLUSTER_CONTROLLER, _SEEDS, _KUBERNETES; _USERNAME, _PASSWORD.
 
         SHARDCLUSTER_PASSWORD_FILE instead of the last names a file.  SHARDCLUSTER_TOKENS_FILE,
-        _METRICS_ROLE: see docs/access.md.  `Limits` are read likewise, in-flight ones from
-        SHARDCLUSTER_IN_FLIGHT_MAX and so on.  Raises SettingsError, also when there is none of the
-        first three.
+        _METRICS_ROLE, _CORS_ORIGINS, _HTTPS_CERT, _HTTPS_KEY, _TLS_CA, _TLS_CERT, _TLS_KEY: see
+        docs/access.md.  `Limits` are read likewise, in-flight ones from SHARDCLUSTER_IN_FLIGHT_MAX
+        and so on.  Raises SettingsError, also when there is none of the first three.
         """
         resource = resource or environment.get("SHARDCLUSTER_KUBERNETES") or ""
         controller_url = controller_url or environment.get("SHARDCLUSTER_CONTROLLER") or None
@@ -71,8 +75,11 @@ class Settings:
                 "the environment)."
             )
             raise SettingsError(message)
+        node_tls = _node_tls(environment)
         credentials = Credentials(
-            _password(environment), environment.get("SHARDCLUSTER_USERNAME") or None
+            _password(environment),
+            environment.get("SHARDCLUSTER_USERNAME") or None,
+            None if node_tls is None else lambda: node_tls.context,
         )
         named = _namespace_and_name(resource) if resource else None
         return cls(
@@ -83,6 +90,9 @@ class Settings:
             _limits(environment),
             tokens=_tokens(environment),
             metrics_role=_metrics_role(environment),
+            cors=_cors(environment),
+            https=_https(environment),
+            node_tls=node_tls,
         )
 
 
@@ -98,10 +108,53 @@ def _tokens(environment: Mapping[str, str]) -> Tokens | None:
     path = environment.get("SHARDCLUSTER_TOKENS_FILE")
     if not path:
         return None
-    try:
+    with _refusing("SHARDCLUSTER_TOKENS_FILE"):
         return Tokens(Path(path))
-    except (OSError, TokensError) as error:
-        message = f"SHARDCLUSTER_TOKENS_FILE ({path}) can't be used: {error}."
+
+
+def _https(environment: Mapping[str, str]) -> HttpsCertificate | None:
+    certificate, key = _pair(environment, "SHARDCLUSTER_HTTPS_CERT", "SHARDCLUSTER_HTTPS_KEY")
+    if certificate is None or key is None:
+        return None
+    with _refusing("SHARDCLUSTER_HTTPS_CERT and SHARDCLUSTER_HTTPS_KEY"):
+        return HttpsCertificate(certificate, key)
+
+
+def _node_tls(environment: Mapping[str, str]) -> NodeTls | None:
+    certificate, key = _pair(environment, "SHARDCLUSTER_TLS_CERT", "SHARDCLUSTER_TLS_KEY")
+    authority = environment.get("SHARDCLUSTER_TLS_CA")
+    if not authority:
+        if certificate is None:
+            return None
+        message = "SHARDCLUSTER_TLS_CERT needs SHARDCLUSTER_TLS_CA, to know the nodes by."
+        raise SettingsError(message)
+    with _refusing("SHARDCLUSTER_TLS_CA, SHARDCLUSTER_TLS_CERT, SHARDCLUSTER_TLS_KEY"):
+        return NodeTls(Path(authority), certificate, key)
+
+
+def _pair(environment: Mapping[str, str], *names: str) -> tuple[Path | None, Path | None]:
+    """The files of a certificate and its key: both are named or none."""
+    first, second = (environment.get(name) or None for name in names)
+    if (first is None) != (second is None):
+        message = f"{names[0]} and {names[1]} are given both or not at all."
+        raise SettingsError(message)
+    return first and Path(first), second and Path(second)
+
+
+@contextlib.contextmanager
+def _refusing(names: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, FollowedError) as error:
+        message = f"{names} can't be used: {error}."
+        raise SettingsError(message) from error
+
+
+def _cors(environment: Mapping[str, str]) -> Cors:
+    try:
+        return parse_origins(environment.get("SHARDCLUSTER_CORS_ORIGINS") or "")
+    except ValueError as error:
+        message = f"SHARDCLUSTER_CORS_ORIGINS: {error}."
         raise SettingsError(message) from error
 
 

@@ -209,7 +209,7 @@ class Topology:
         with contextlib.suppress(*_NODE_TROUBLE):
             connection = await link.open(Lane.MAIN, ASK_TIMEOUT_S)
             role = await connection.call("ROLE", timeout_s=ASK_TIMEOUT_S)
-            if role[0] == b"master":
+            if isinstance(role, list) and role[:1] == [b"master"]:
                 await self._learn(link)
 
     async def _ask_view(self, link: NodeLink) -> None:
@@ -220,6 +220,9 @@ class Topology:
         """Take in one node's view of the cluster."""
         connection = await link.open(Lane.MAIN, ASK_TIMEOUT_S)
         reply = await connection.call("CLUSTER", "NODES", timeout_s=ASK_TIMEOUT_S)
+        if not isinstance(reply, bytes):
+            message = f"{link.name} answered no text to CLUSTER NODES"
+            raise ValueError(message)  # noqa: TRY004 - trouble of the node, as text that is wrong
         view = parse_cluster_nodes(reply.decode())
 
         def address_of(peer: PeerView) -> Address:

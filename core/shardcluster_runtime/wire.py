@@ -45,6 +45,10 @@ _KEEP_ALIVE = {
     },
 }
 
+# What the parser raises for a reply that can't be, or for one that nobody asked for (IndexError). A
+# map with a map as key is RESP, but no dict (TypeError); a length may be beyond all memory.
+_NOT_RESP = (hiredis.ProtocolError, IndexError, TypeError, ValueError, OverflowError, MemoryError)
+
 Argument = bytes | str | int | float
 
 
@@ -73,26 +77,31 @@ class Overloaded(Exception):
 class Credentials:
     """How to log in to nodes; kept out of every repr, log and status."""
 
-    __slots__ = ("password_of", "tls", "username")
+    __slots__ = ("password_of", "tls_of", "username")
 
     def __init__(
         self,
         password: str | Callable[[], str] | None = None,
         username: str | None = None,
-        tls: ssl.SSLContext | None = None,
+        tls: ssl.SSLContext | Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
         """No password means no AUTH is sent; `tls` None means plain TCP.
 
-        A function is asked at every login, for a password that can change.
+        A function is asked at every login, for a password or certificate that can change.
         """
         self.password_of = password
         self.username = username
-        self.tls = tls
+        self.tls_of = tls
 
     @property
     def password(self) -> str | None:
         """As it is now."""
         return self.password_of() if callable(self.password_of) else self.password_of
+
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        """As it is now."""
+        return self.tls_of() if callable(self.tls_of) else self.tls_of
 
     def __repr__(self) -> str:
         """Nothing of the secret."""
@@ -160,9 +169,13 @@ class NodeConnection(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         credentials = credentials or Credentials()
         async with asyncio.timeout(timeout_s):
-            _, connection = await loop.create_connection(
-                lambda: cls(address, on_closed), address.host, address.port, ssl=credentials.tls
-            )
+            try:
+                _, connection = await loop.create_connection(
+                    lambda: cls(address, on_closed), address.host, address.port, ssl=credentials.tls
+                )
+            except (UnicodeError, OverflowError) as error:  # of a host or port that can't be one
+                message = f"{address} is no address"
+                raise OSError(message) from error
             try:
                 if (password := credentials.password) is not None:
                     user = (credentials.username,) if credentials.username else ()
@@ -283,7 +296,7 @@ class NodeConnection(asyncio.Protocol):
                 future = waiting.popleft()
                 if not future.done():
                     future.set_result(reply)
-        except (hiredis.ProtocolError, IndexError) as error:
+        except _NOT_RESP as error:
             if self._transport is not None:
                 self._transport.abort()
             self._ended(f"not RESP: {error}")

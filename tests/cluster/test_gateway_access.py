@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,12 @@ import httpx
 import pytest
 
 from shardcluster.tokens import token_line
-from tests.cluster.gateway_fixtures import FRONT_ENDS, gateway_process, small_cluster
+from tests.cluster.gateway_fixtures import (
+    FRONT_ENDS,
+    front,
+    gateway_process,
+    small_cluster,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,10 +24,11 @@ if TYPE_CHECKING:
     from tests.cluster.gateway_fixtures import GatewayProcess
     from tests.cluster.mini_cluster import MiniCluster
 
-__all__ = ["small_cluster"]
+__all__ = ["front", "small_cluster"]
 
 DEADLINE_S = 20.0
 POLL_S = 0.05
+SITE = "https://shop.example"
 ROLES = ("read", "write", "admin")
 TOKENS = {role: f"the-token-that-may-{role}" for role in ROLES}
 LINES = "\n".join(token_line(role, role, TOKENS[role]) for role in ROLES)
@@ -117,6 +124,72 @@ def _until(check: object) -> None:
     while not check():  # type: ignore[operator]
         assert time.monotonic() < deadline
         time.sleep(POLL_S)
+
+
+@pytest.fixture(params=FRONT_ENDS, scope="module")
+def named_sites(
+    request: pytest.FixtureRequest, small_cluster: MiniCluster
+) -> Iterator[GatewayProcess]:
+    environment = {"SHARDCLUSTER_CORS_ORIGINS": f"{SITE}, http://localhost:3000"}
+    seeds = str(small_cluster.masters[0].address)
+    with gateway_process(request.param, seeds=seeds, environment=environment) as gateway:
+        yield gateway
+
+
+@pytest.mark.parametrize("origin", [SITE, "https://other.example", f"{SITE}:8443", "null", None])
+def test_only_named_sites_get_cors(named_sites: GatewayProcess, origin: str | None) -> None:
+    """They may ask, read and change; for others it is as if there were none of it."""
+    named = origin == SITE
+    headers = {} if origin is None else {"Origin": origin}
+    with httpx.Client(base_url=named_sites.url, headers=headers) as client:
+        changing = client.put("/v1/keys/cors", content=b"v")
+        assert changing.status_code == (204 if named or origin is None else 403)
+        seen = [
+            changing,
+            client.get("/v1/keys/cors?consistency=strong"),
+            client.get("/v1/keys/absent"),
+            client.get("/status"),
+            client.get("/nowhere"),
+        ]
+        for answer in seen:
+            allowed = answer.headers.get_list("Access-Control-Allow-Origin")
+            assert allowed == ([SITE] if named else []), answer.request.url
+            assert answer.headers.get_list("X-Content-Type-Options") == ["nosniff"]
+            if answer.status_code != 403:
+                assert answer.headers.get_list("Vary") == ["Origin"] * (origin is not None)
+        asked = {"Access-Control-Request-Method": "PUT"}
+        asked["Access-Control-Request-Headers"] = "authorization,content-type"
+        preflight = client.options("/v1/keys/cors", headers=asked)
+        assert preflight.status_code == (204 if named else 405)
+        if named:
+            assert preflight.headers["Access-Control-Allow-Origin"] == SITE
+            assert "PUT" in preflight.headers["Access-Control-Allow-Methods"]
+            assert preflight.headers["Access-Control-Allow-Headers"] == "authorization,content-type"
+
+
+def test_no_cors_without_named_sites(front: GatewayProcess) -> None:
+    """Nothing of it in any answer."""
+    answer = httpx.get(f"{front.url}/healthz", headers={"Origin": SITE})
+    assert not {"vary", "access-control-allow-origin"} & set(answer.headers)
+    asked = {"Origin": SITE, "Access-Control-Request-Method": "PUT"}
+    assert httpx.options(f"{front.url}/v1/keys/a", headers=asked).status_code == 405
+
+
+def test_nothing_of_a_request_is_logged(front: GatewayProcess) -> None:
+    """No key, value or token, whether it goes well or not."""
+    secret = "hidden-7f3a"  # noqa: S105 - what must not be seen
+    with httpx.Client(base_url=front.url, headers={"Authorization": f"Bearer {secret}"}) as client:
+        for path in (f"/v1/keys/{secret}?_token={secret}", f"/{secret}", f"/read?key={secret}"):
+            for method in ("PUT", "GET", "POST", "DELETE", "OPTIONS"):
+                client.request(method, path, content=f'{{"key":"{secret}"}}')
+        client.post("/write", json={"key": secret, "value": secret, "other": secret})
+        client.post("/v1/batch", json={"operations": [{"op": secret}]})
+        client.post("/remove_node", json={"node": secret})
+    wrong = f"GET /{secret} HTTP/1.1\r\nHost: {secret} {secret}\r\n\r\n".encode()
+    with socket.create_connection(("127.0.0.1", front.port), timeout=DEADLINE_S) as wire:
+        wire.sendall(wrong)
+        assert wire.recv(65_536)
+    assert secret not in front.said()
 
 
 def test_metrics_can_need_a_token(small_cluster: MiniCluster, file: Path) -> None:

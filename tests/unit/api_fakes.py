@@ -121,6 +121,8 @@ class FakeNode:
 
 
 def _packed(reply: Any) -> bytes:
+    if isinstance(reply, bytearray):
+        return bytes(reply)  # as it is
     if reply is None:
         return b"$-1\r\n"
     if isinstance(reply, int):

@@ -240,3 +240,12 @@ def test_settings_take_the_file_or_refuse_it(file: Path) -> None:
     with pytest.raises(SettingsError, match="line 1 is not NAME ROLE") as caught:
         Settings.read(None, "a:1", named)
     assert WRITER not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["*", "shop.example", "https://a.example/", "https://", "ftp://a.example", "https://["]
+)
+def test_sites_are_named_exactly(text: str) -> None:
+    """Anything else is refused at the start."""
+    with pytest.raises(SettingsError, match="SHARDCLUSTER_CORS_ORIGINS"):
+        Settings.read(None, "a:1", {"SHARDCLUSTER_CORS_ORIGINS": f"https://a.example, {text}"})

@@ -37,7 +37,6 @@ _TYPES = {
     "svg": "image/svg+xml",
 }
 _GUARDS: Headers = (
-    ("X-Content-Type-Options", "nosniff"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
     ("Referrer-Policy", "no-referrer"),
 )

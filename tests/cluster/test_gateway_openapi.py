@@ -1,0 +1,51 @@
+"""What /openapi.json says, schemathesis tries: good and bad requests, answers as described."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import schemathesis
+from hypothesis import HealthCheck, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import CHECKS, load_all_checks
+
+from shardcluster_api.openapi import openapi_document
+from shardcluster_api.operations import OPERATIONS
+from tests.cluster.gateway_fixtures import front, small_cluster
+
+if TYPE_CHECKING:
+    from schemathesis import Case
+
+    from tests.cluster.gateway_fixtures import GatewayProcess
+
+__all__ = ["front", "small_cluster"]
+
+EXAMPLES = 20  # of each operation and front end; the same in each run
+TIMEOUT_S = 20.0
+INTERNAL_ERROR = 500
+
+SCHEMA = schemathesis.openapi.from_dict(openapi_document(OPERATIONS))
+SCHEMA.config.generation.update(modes=[GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
+load_all_checks()
+CHECKED = CHECKS.get_by_names(
+    [
+        "status_code_conformance",
+        "content_type_conformance",
+        "response_headers_conformance",
+        "response_schema_conformance",
+    ]
+)
+
+
+@SCHEMA.parametrize()
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+def test_every_answer_is_as_described(case: Case, front: GatewayProcess) -> None:
+    """Status, type and shape; 503 is for what this gateway has no controller for."""
+    response = case.call(base_url=front.url, timeout=TIMEOUT_S)
+    assert response.status_code != INTERNAL_ERROR
+    case.validate_response(response, checks=CHECKED)

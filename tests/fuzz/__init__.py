@@ -1,0 +1,1 @@
+"""Malformed requests and replies by the million: `python -m tests.fuzz --requests 1000000`."""
