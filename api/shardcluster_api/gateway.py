@@ -73,7 +73,6 @@ class Gateway:
         self.connections: Callable[[], int] = lambda: 0  # of clients; the front end knows
         self.controller_reachable = False
         attach_gauges(self)
-        self.metrics.watch("broken_files", "Tokens and certificates", self._broken_files)
 
     def start(self) -> None:
         """Begin to learn about the store; requests are answered from now on."""
@@ -90,9 +89,6 @@ class Gateway:
 
     def _connected(self) -> int:
         return sum(link.connected for link in self.topology.links.values())
-
-    def _broken_files(self) -> int:
-        return sum(bool(file.broken) for file in self.followed)
 
     def unready(self) -> str:
         """Why it can't serve, or nothing.

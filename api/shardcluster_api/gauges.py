@@ -79,6 +79,12 @@ def _work(gateway: Gateway) -> Iterator[Metric]:
         "Of request bodies, that may be held.",
         gateway.limits.buffered_bytes_max,
     )
+    yield _one("unsent_bytes", "Of answers, that clients have not taken yet.", gateway.unsent_bytes)
+    yield _one(
+        "broken_files",
+        "Files of tokens or certificates that can't be read; what they said before still counts.",
+        sum(bool(file.broken) for file in gateway.followed),
+    )
     yield _one(
         "connections", "Connections of clients that are open; 0 under Flask alone.",
         gateway.connections(),

@@ -11,6 +11,7 @@ No label takes its values from what a client or a node sends: words that are not
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -60,6 +61,16 @@ class _Count:
         self.value += 1
 
 
+class _Told(Collector):
+    """Families that were collected already."""
+
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
 class Metrics(Collector):
     """All counters; `expose` writes them and what was attached."""
 
@@ -82,8 +93,9 @@ class Metrics(Collector):
 
     def answered(self, operation: str, code: int, seconds: float) -> None:
         """One request was answered.  Called for every request: a fifth of a microsecond."""
-        row = self._answered.get((operation, code))
-        if row is None:
+        try:
+            row = self._answered[operation, code]
+        except KeyError:
             row = self._answered[operation, code] = Buckets(_SECONDS)
         row.counts[bisect_left(_SECONDS, seconds)] += 1
         row.total += seconds
@@ -122,6 +134,11 @@ class Metrics(Collector):
     def expose(self) -> bytes:
         """The text that Prometheus reads."""
         return generate_latest(self.registry)
+
+    async def exposed(self) -> bytes:
+        """The same, written out in a thread: of hundreds of nodes that takes many milliseconds."""
+        told = _Told(list(self.registry.collect()))
+        return await asyncio.to_thread(generate_latest, told)
 
     def describe(self) -> Iterable[Metric]:
         """Nothing before the first scrape: the registry need not ask."""

@@ -195,7 +195,7 @@ async def _metrics(gateway: Gateway, request: Request) -> Answer:
     refusal = refusal_of_role(request.role, gateway.settings.metrics_role)
     if refusal is not None:
         raise refusal
-    return Answer(200, gateway.metrics.expose(), METRICS_TYPE)
+    return Answer(200, await gateway.metrics.exposed(), METRICS_TYPE)
 
 
 async def _openapi(_gateway: Gateway, _request: Request) -> Answer:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import hiredis
 
 from shardcluster import edits
-from shardcluster.actions import Decision, Failover, MoveSlots, Reason, Wait
+from shardcluster.actions import Decision, MoveSlots, Reason, Wait
 from shardcluster.decide import decide_on
 from shardcluster.decide.settings import wanted_settings
 from shardcluster.decide.timing import IDLE_S, SOON_S
@@ -202,9 +202,6 @@ class Controller:
             self._tell("ActionFailed", str(error))
             return RETRY_S
         self.counts.acted(decision)
-        if isinstance(decision.action, Failover):
-            mode = decision.action.mode.name.lower()
-            self.counts.failed_over(decision.reason.value, mode)
         # The engine needs a moment for what was just asked of it; asking again at once is no help.
         again, self._last_action = decision.action == self._last_action, decision.action
         if not again:

@@ -22,6 +22,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from shardcluster.actions import Failover
 from shardcluster.buckets import Buckets
 from shardcluster.slots import SLOT_COUNT
 from shardcluster_runtime.state import NodeHealth, Phase
@@ -71,14 +72,12 @@ class LoopCounts:
     def acted(self, decision: Decision) -> None:
         """An action was done."""
         self.actions[_named(decision)] += 1
+        if isinstance(decision.action, Failover):
+            self.failovers[decision.reason.value, decision.action.mode.name.lower()] += 1
 
     def failed(self, decision: Decision) -> None:
         """An action could not be done."""
         self.failed_actions[_named(decision)] += 1
-
-    def failed_over(self, reason: str, mode: str) -> None:
-        """A replica became master because we asked."""
-        self.failovers[reason, mode] += 1
 
     def saw(self, state: Document) -> None:
         """A state was published: count masters that are others than before, whoever did that."""

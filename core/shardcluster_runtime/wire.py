@@ -289,9 +289,10 @@ class NodeConnection(asyncio.Protocol):
         """Asyncio's callback: hand each whole reply to the command that waits longest."""
         self._reader.feed(data)
         waiting = self._waiting
-        due = len(waiting)
+        replies = 0
         try:
             while (reply := self._reader.gets()) is not False:
+                replies += 1  # what is waited for can grow meanwhile: a receiver may send
                 future = waiting.popleft()
                 if not future.done():
                     future.set_result(reply)
@@ -301,7 +302,7 @@ class NodeConnection(asyncio.Protocol):
             self._ended(f"not RESP: {error}")
             return
         if self._timed_after:
-            self._timed_after -= due - len(waiting)
+            self._timed_after -= replies
             if self._timed_after <= 0:
                 self._timed_after = 0
                 if self.on_round_trip is not None:

@@ -36,10 +36,15 @@ def _free_port() -> int:
 class LocalStore:
     """Its HTTP API, asked over one kept-alive connection."""
 
-    def __init__(self, port: int) -> None:
-        """Connect when first asked."""
+    def __init__(self, port: int, folder: Path) -> None:
+        """Connect when first asked; `folder` is where the store keeps all it has."""
         self.port = port
+        self.folder = folder
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+
+    def close(self) -> None:
+        """End the connection."""
+        self._connection.close()
 
     def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
         """(status, body); raises OSError or http.client.HTTPException, and then connects anew."""
@@ -105,10 +110,10 @@ def local_store(document: State, base_port: int) -> Iterator[LocalStore]:
             cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         try:
-            store = LocalStore(port)
-            _wait_ready(store, process)
-            store.calm(document["spec"]["shards"])
-            yield store
+            with contextlib.closing(LocalStore(port, folder / ".shardcluster")) as store:
+                _wait_ready(store, process)
+                store.calm(document["spec"]["shards"])
+                yield store
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(STOP_DEADLINE_S)

@@ -19,6 +19,7 @@ VALUES: dict[str, tuple[str, ...]] = {
     "as it is": (),
     "one namespace": ("watchNamespaces={default}",),
     "with a store": ("cluster.create=true", "cluster.spec.shards=5"),
+    "watched": ("metrics.dashboard.enabled=true", "metrics.podAnnotations=false"),
     "placed": (
         "replicas=1", "nodeSelector.disk=ssd", "tolerations[0].operator=Exists",
         "imagePullSecrets[0].name=login", "image.tag=1.2.3", "gatewayImage.repository=mirror/api",
@@ -28,6 +29,7 @@ WRONG = (
     ("replicas=none", "replicas"),
     ("watchNamespaces=default", "watchNamespaces"),
     ("image.tagg=1", "tagg"),
+    ("metrics.serviceMonitor.interval=x", "interval"),
     ("watchNamespaces={a,b}", "watchNamespaces"),
 )
 

@@ -110,6 +110,7 @@ def test_the_state_is_served_at_once_or_after_a_wait() -> None:
     async def scene(client: TestClient[Any, Any], controller: FakeController) -> None:
         assert (await client.get("/healthz")).status == 200
         assert await (await client.get("/state")).json() == {"version": 4}
+        assert await (await client.get("/metrics")).text() == "up 1\n"
         response = await client.get("/state", params={"since": "9", "wait_s": "9999"})
         assert await response.json() == {"version": 10}
         assert controller.calls == [("wait_state", 9, 60.0)]

@@ -78,10 +78,23 @@ def _deployment(spec: Spec, place: Place) -> Manifest:
                 "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1},
             },
             "template": {
-                "metadata": {"labels": {**labels(spec, GATEWAY), CLUSTER_LABEL: spec.name}},
+                "metadata": {
+                    "labels": {**labels(spec, GATEWAY), CLUSTER_LABEL: spec.name},
+                    "annotations": _scrape_annotations(spec),
+                },
                 "spec": _pod(spec, place),
             },
         },
+    }
+
+
+def _scrape_annotations(spec: Spec) -> dict[str, str]:
+    """For a Prometheus that finds pods by these, as many are set up to."""
+    return {
+        "prometheus.io/scrape": "true",
+        "prometheus.io/scheme": "http" if spec.gateway.tls_secret_name is None else "https",
+        "prometheus.io/port": str(PORT),
+        "prometheus.io/path": "/metrics",
     }
 
 
