@@ -97,7 +97,7 @@ class NodeTls(Followed):
         context.check_hostname = False
         try:
             context.load_verify_locations(cadata=contents[0].decode("ascii"))
-        except (ssl.SSLError, UnicodeDecodeError) as error:
+        except (ssl.SSLError, ValueError) as error:
             message = "the authority is no certificate in PEM"
             raise FollowedError(message) from error
         if len(self.paths) > 1:

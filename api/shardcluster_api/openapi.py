@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from shardcluster.spec_model import Durability
 from shardcluster_api.dashboard.hot import METRICS
 from shardcluster_api.limits import BATCH_OPERATIONS_MAX, TTL_SECONDS_MAX
+from shardcluster_api.tokens import TOKEN_PARAMETER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -166,6 +167,15 @@ _OTHER_CONTENT: dict[str, Schema] = {
 }
 
 
+_TOKENS: dict[str, Schema] = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "query": {"type": "apiKey", "in": "query", "name": TOKEN_PARAMETER},
+}
+# `{}` is for a gateway without tokens.
+_WITH_TOKEN: list[Schema] = [{}, *({name: []} for name in _TOKENS)]
+_WITHOUT_ROLE = (401, 403)
+
+
 def openapi_document(operations: Iterable[Operation]) -> dict[str, Any]:
     """The whole document."""
     paths: dict[str, dict[str, Any]] = {}
@@ -179,7 +189,7 @@ def openapi_document(operations: Iterable[Operation]) -> dict[str, Any]:
             "description": "Reads and writes of a sharded key-value store, and its shape.",
         },
         "paths": paths,
-        "components": {"schemas": _SCHEMAS},
+        "components": {"schemas": _SCHEMAS, "securitySchemes": _TOKENS},
     }
 
 
@@ -194,9 +204,12 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "summary": operation.summary,
         "parameters": parameters,
         "responses": {
-            str(status): _response(operation, status) for status in sorted(operation.statuses)
+            str(status): _response(operation, status)
+            for status in sorted({*operation.statuses, *(_WITHOUT_ROLE if operation.role else ())})
         },
     }
+    if operation.role:
+        described_operation["security"] = _WITH_TOKEN
     if operation.takes is not None:
         content = _content(operation.takes)
         required = operation.takes != "Empty"

@@ -132,13 +132,15 @@ def test_old_tls_and_plain_http_are_refused(https: GatewayProcess, authority: tr
 def test_a_start_with_files_that_are_wrong_is_refused(files: _Files, tmp_path: Path) -> None:
     """And so is half of what is needed."""
     certificate, key = map(str, (files.certificate, files.key))
-    nothing = str(tmp_path / "nothing")
+    nothing, empty = str(tmp_path / "nothing"), tmp_path / "empty"
+    empty.touch()
     for wrong in (
         {"SHARDCLUSTER_HTTPS_CERT": certificate},
         {"SHARDCLUSTER_HTTPS_CERT": certificate, "SHARDCLUSTER_HTTPS_KEY": nothing},
         {"SHARDCLUSTER_HTTPS_CERT": key, "SHARDCLUSTER_HTTPS_KEY": certificate},
         {"SHARDCLUSTER_TLS_CA": key},
         {"SHARDCLUSTER_TLS_CA": nothing},
+        {"SHARDCLUSTER_TLS_CA": str(empty)},
         {"SHARDCLUSTER_TLS_CERT": certificate, "SHARDCLUSTER_TLS_KEY": key},
         {"SHARDCLUSTER_TLS_CA": certificate, "SHARDCLUSTER_TLS_CERT": certificate},
     ):

@@ -278,6 +278,9 @@ def test_openapi_describes_every_operation() -> None:
         names = {parameter["name"] for parameter in described["parameters"]}
         assert set(operation.query) <= names
         assert str(operation.statuses[0]) in described["responses"]
+        assert (
+            ("security" in described) == ("401" in described["responses"]) == (operation.role > 0)
+        )
     text = str(found)
     for name in found["components"]["schemas"]:
         assert f"#/components/schemas/{name}'" in text
