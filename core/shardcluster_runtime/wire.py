@@ -49,6 +49,8 @@ _KEEP_ALIVE = {
 # map with a map as key is RESP, but no dict (TypeError); a length may be beyond all memory.
 _NOT_RESP = (hiredis.ProtocolError, IndexError, TypeError, ValueError, OverflowError, MemoryError)
 
+_MORE = object()  # from the parser: no whole reply is left.  Its own word for it, False, is a reply
+
 Argument = bytes | str | int | float
 
 
@@ -140,7 +142,7 @@ class NodeConnection(asyncio.Protocol):
         self.pending_max = PENDING_MAX
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
-        self._reader = hiredis.Reader()
+        self._reader = hiredis.Reader(notEnoughData=_MORE)
         self._transport: asyncio.Transport | None = None
         self._outgoing: list[bytes] = []
         self._waiting: deque[Receiver] = deque()
@@ -291,7 +293,7 @@ class NodeConnection(asyncio.Protocol):
         waiting = self._waiting
         replies = 0
         try:
-            while (reply := self._reader.gets()) is not False:
+            while (reply := self._reader.gets()) is not _MORE:
                 replies += 1  # what is waited for can grow meanwhile: a receiver may send
                 future = waiting.popleft()
                 if not future.done():

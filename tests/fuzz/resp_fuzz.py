@@ -25,6 +25,7 @@ NODE = Address("192.0.2.1", 6379)  # never connected to
 COMMANDS_MAX = 4
 AT_ONCE = 20  # one wrong reply ends the connection for all of them
 STATUSES = frozenset({200, 204, 404, 409, 502, 503, 507})
+_MORE = object()
 _GOOD = [
     b"+OK\r\n", b":1\r\n", b"$5\r\nhello\r\n", b"$-1\r\n", b"$0\r\n\r\n",
     b"*2\r\n:1\r\n$1\r\na\r\n", b"*-1\r\n", b"*0\r\n", b"-ERR no\r\n",
@@ -80,11 +81,11 @@ class _Replies(NamedTuple):
 
 def _read(data: bytes) -> _Replies:
     """All at once by a parser of its own; the connection gets the same in pieces."""
-    reader = hiredis.Reader()
+    reader = hiredis.Reader(notEnoughData=_MORE)
     reader.feed(data)
     found: list[Any] = []
     try:
-        while (reply := reader.gets()) is not False:
+        while (reply := reader.gets()) is not _MORE:
             found.append(reply)
     except (hiredis.ProtocolError, TypeError):
         return _Replies(found, wrong=True)
