@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["front", "small_cluster"]
 
-EXAMPLES = 20  # of each operation and front end; the same in each run
+EXAMPLES = 10  # of each operation and front end; the same in each run
 TIMEOUT_S = 20.0
 INTERNAL_ERROR = 500
 

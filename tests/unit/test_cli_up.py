@@ -20,6 +20,7 @@ from rich.console import Console
 from shardcluster_runtime.cli import supervise
 from shardcluster_runtime.cli.client import CliError, read_whereabouts
 from shardcluster_runtime.cli.tell import REPEAT_AFTER_S, EventPrinter, own_command, welcome
+from shardcluster_runtime.cli.up import UpOptions
 from shardcluster_runtime.desired import DesiredError
 from shardcluster_runtime.platforms.protocol import PlatformUnable
 
@@ -205,3 +206,12 @@ def test_work_is_left_when_a_stop_comes_first() -> None:
 async def _fail() -> None:
     message = "So."
     raise CliError(message)
+
+
+def test_a_gateway_with_a_certificate_has_an_https_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It inherits our environment, which names the files."""
+    options = UpOptions(None, Path(), "0.0.0.0", 8080, 7100)  # noqa: S104 - what people give
+    monkeypatch.delenv("SHARDCLUSTER_HTTPS_CERT", raising=False)
+    assert options.gateway_url == "http://127.0.0.1:8080"
+    monkeypatch.setenv("SHARDCLUSTER_HTTPS_CERT", "tls.crt")
+    assert options.gateway_url == "https://127.0.0.1:8080"
