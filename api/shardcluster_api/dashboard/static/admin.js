@@ -12,7 +12,7 @@ const CONFIRMS = { add: "Add the shard", remove: "Remove it", rebalance: "Move t
 const MOVES_SHOWN_MAX = 200;
 
 function open(title, ...content) {
-  dialog.replaceChildren(h("h2", { id: "dialog-title" }, title), ...content);
+  dialog.replaceChildren(h("h2", { id: "dialog-title" }, title), ...content.filter(Boolean));
   if (!dialog.open) dialog.showModal();
 }
 
@@ -53,6 +53,7 @@ async function doIt(wish, title, confirm, result) {
   confirm.disabled = true;
   try {
     const accepted = await carryOut(wish);
+    if (!dialog.open) return; // closed meanwhile: the event story tells it, too
     open(title, h("p", { role: "status" }, accepted.message, " It happens now; reads and writes go on."), h("div", { class: "buttons" }, closeButton("Close")));
     dialog.querySelector(".buttons button").focus();
   } catch (error) {

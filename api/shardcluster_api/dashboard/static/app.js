@@ -30,10 +30,7 @@ const charts = new Charts();
 const shards = new Shards({ onPoint: point, onSelect: select, onRemove: (node) => change({ change: "remove", node }) });
 const events = new Events();
 const hot = new Hot((slot) => ring.mark(slot));
-const lookup = new Lookup((slot, shard) => {
-  ring.mark(slot);
-  select(shard);
-});
+const lookup = new Lookup((slot) => ring.mark(slot));
 
 function point(name) {
   page.pointed = name;
@@ -55,6 +52,7 @@ function showHead({ cluster, phase, message }, lost) {
   text(byId("phase"), phase ?? "");
   attribute(byId("phase"), "data-phase", lost ? "Lost" : phase ?? null);
   text(byId("message"), message ?? "");
+  attribute(byId("message"), "title", message ?? null); // a long one is cut where space is scarce
   const title = `${phase && phase !== "Ready" ? `${phase} · ` : ""}${name} · ShardCluster`;
   if (document.title !== title) document.title = title;
 }
@@ -62,13 +60,15 @@ function showHead({ cluster, phase, message }, lost) {
 function showProgress({ progress }) {
   const box = byId("progress");
   box.hidden = !progress?.total_slots;
+  byId("legend").hidden = !box.hidden;
   if (box.hidden) return;
   keyed(box, [progress], () => "bar",
     () => h("div", {}, h("p", { class: "hint" }), h("progress", { "aria-label": "Slots moved" })),
     (node, now) => {
       const [words, bar] = node.children;
       const left = seconds(now.seconds_left);
-      text(words, `${count(now.moved_slots)} of ${plural(now.total_slots, "slot")} and ${plural(now.moved_keys ?? 0, "key")} moved${now.keys_per_second ? `, ${plural(now.keys_per_second, "key")} a second` : ""}${left ? `, about ${left} left` : ""}.`);
+      const keys = now.moved_keys === undefined ? "" : ` and ${plural(now.moved_keys, "key")}`;
+      text(words, `${count(now.moved_slots)} of ${plural(now.total_slots, "slot")}${keys} moved${now.keys_per_second ? `, ${plural(now.keys_per_second, "key")} a second` : ""}${left ? `, about ${left} left` : ""}.`);
       attribute(bar, "max", now.total_slots);
       attribute(bar, "value", now.moved_slots);
     });
@@ -92,6 +92,7 @@ function show() {
   if (lost || !overview) allow(null);
   if (!overview) return;
   showHead(overview, lost);
+  if (page.selected && !(overview.shards ?? []).some(({ name }) => name === page.selected)) page.selected = null;
   showProgress(overview);
   ring.update(overview);
   charts.update(page.history, heardAt, page.pointed ?? page.selected);
@@ -108,7 +109,7 @@ async function look() {
     const now = Date.now();
     page.history.add(found, now);
     Object.assign(page, { overview: found, heardAt: now, failures: 0, trouble: "" });
-    await hot.tick(now);
+    hot.tick(now);
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
     page.failures = error.status ? LOST_AFTER : page.failures + 1;
