@@ -19,12 +19,12 @@ import flask
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.routing import BaseConverter
 
-from shardcluster_api.answers import Request, error_answer
+from shardcluster_api.answers import Request
 from shardcluster_api.errors import ApiError
 from shardcluster_api.gateway import Gateway
 from shardcluster_api.guards import COMMON_HEADERS, NO_CORS, refusal_of_origin
 from shardcluster_api.limits import REQUEST_DEADLINE_S
-from shardcluster_api.operations import KEY_PREFIX, OPERATIONS
+from shardcluster_api.operations import COMMAND_WORDS, KEY_PREFIX, OPERATIONS, error_shape
 from shardcluster_api.settings import Settings
 
 if TYPE_CHECKING:
@@ -131,6 +131,13 @@ async def _started(settings: Settings) -> Gateway:
     return gateway
 
 
+class _AnyCommand(BaseConverter):
+    """A word that the engine knows, and whatever follows it; the view reads the raw path."""
+
+    part_isolating = False
+    regex = rf"(?i:{'|'.join(word.decode() for word in sorted(COMMAND_WORDS))})(?:/[\s\S]*)?"
+
+
 class _AnyKey(BaseConverter):
     """The rest of the path, whatever it is; the view reads it from the raw path."""
 
@@ -145,6 +152,7 @@ def create_app(bridge: Bridge | None = None, cors: Cors = NO_CORS) -> flask.Flas
     """
     app = flask.Flask("shardcluster_api", static_folder=None)
     app.url_map.converters["any_key"] = _AnyKey
+    app.url_map.converters["any_command"] = _AnyCommand
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = True
     used = bridge
@@ -155,7 +163,9 @@ def create_app(bridge: Bridge | None = None, cors: Cors = NO_CORS) -> flask.Flas
         if operation.method == "HEAD":
             continue  # Flask adds it to each GET
         app.add_url_rule(
-            operation.path.replace("{key}", "<any_key:key>"),
+            operation.path.replace("{key}", "<any_key:key>").replace(
+                "{command}", "<any_command:command>"
+            ),
             endpoint=operation.name,
             view_func=_view(operation, used),
             methods=[operation.method],
@@ -226,7 +236,7 @@ def _refuse_other_sites(cors: Cors) -> Callable[[], flask.Response | None]:
             answer = cors.preflight(origin, headers.get("Access-Control-Request-Headers"))
             return None if answer is None else _response(answer)
         refusal = refusal_of_origin(flask.request.method, origin, headers.get("Host"), cors)
-        return None if refusal is None else _response(error_answer(refusal))
+        return None if refusal is None else _response(_error_answer(refusal))
 
     return refuse
 
@@ -242,6 +252,10 @@ def _mark(cors: Cors) -> Callable[[flask.Response], flask.Response]:
         return response
 
     return mark
+
+
+def _error_answer(error: ApiError) -> Answer:
+    return error_shape(_raw_path(flask.request.environ))(error)
 
 
 def _response(answer: Answer) -> flask.Response:
@@ -264,7 +278,7 @@ def _http_error(error: HTTPException) -> flask.Response:
         413: "The body is longer than this endpoint takes.",
     }
     message = words.get(status) or error.description or error.name
-    return _response(error_answer(ApiError(status, code, message, headers=headers)))
+    return _response(_error_answer(ApiError(status, code, message, headers=headers)))
 
 
 class _ReadableBodies:

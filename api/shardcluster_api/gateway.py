@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from shardcluster.slots import SLOT_COUNT
 from shardcluster.spec import parse
 from shardcluster_api.access import Role, refusal_of_role
-from shardcluster_api.answers import error_answer
 from shardcluster_api.control_plane import HttpControlPlane, NoControlPlane
 from shardcluster_api.dashboard.hot import HotSpots
 from shardcluster_api.dashboard.overview import Overview
@@ -147,17 +146,17 @@ class Gateway:
             if refusal is not None:
                 self.metrics.failed(operation.name, refusal.code)
             answer = (
-                error_answer(refusal)
+                operation.error(refusal)
                 if refusal is not None
                 else await operation.handler(self, request)
             )
         except ApiError as error:
             self.metrics.failed(operation.name, error.code)
-            answer = error_answer(error)
+            answer = operation.error(error)
         except Exception:  # noqa: BLE001 - a bug of ours: the log gets it, the client a 500
             _log.exception("%s failed", operation.name)
             self.metrics.failed(operation.name, "InternalError")
-            answer = error_answer(ApiError(500, "InternalError", "The gateway failed on this."))
+            answer = operation.error(ApiError(500, "InternalError", "The gateway failed on this."))
         if self.settings.cors.origins:
             answer = self.settings.cors.marked(answer, request.headers.get(b"origin"))
         self.metrics.answered(operation.name, answer.status, time.perf_counter() - began_s)

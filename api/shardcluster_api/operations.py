@@ -9,16 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from shardcluster_api import codec, data
+from shardcluster_api import codec, data, upstash
 from shardcluster_api.access import Role, refusal_of_role
 from shardcluster_api.answers import (
     BYTES_TYPE,
     Answer,
     Request,
+    error_answer,
     json_answer,
     place_fields,
     place_headers,
 )
+from shardcluster_api.commands.table import WORDS
 from shardcluster_api.dashboard import assets
 from shardcluster_api.dashboard.preview import preview
 from shardcluster_api.errors import ApiError, BadRequest, ControllerUnavailable
@@ -31,10 +33,17 @@ if TYPE_CHECKING:
     from shardcluster_api.answers import Headers
     from shardcluster_api.gateway import Gateway
 
-__all__ = ["KEY_PATH", "KEY_PREFIX", "OPERATIONS", "Operation"]
+__all__ = [
+    "COMMAND_WORDS", "KEY_PATH", "KEY_PREFIX", "OPERATIONS", "Operation", "by_first_word",
+    "error_shape",
+]  # fmt: skip
 
 KEY_PREFIX = "/v1/keys/"
 KEY_PATH = "/v1/keys/{key}"
+COMMAND_PATH = "/{command}"
+# The first words of paths that are commands: the engine's own words, so that every other path is
+# free for operations of ours.
+COMMAND_WORDS = WORDS - {b"subscribe", b"psubscribe"}
 _NO_STORE = (("Cache-Control", "no-store"),)
 SMALL_BODY_BYTES_MAX = 64 * 1024
 
@@ -55,6 +64,8 @@ class Operation:
     query: tuple[str, ...] = field(default=())
     statuses: tuple[int, ...] = (200,)
     role: Role = Role.NONE  # the weakest that may
+    error: Callable[[ApiError], Answer] = error_answer  # how this protocol writes errors
+    fails: str = "Error"  # the schema of those
 
 
 # -- keys ----------------------------------------------------------------------------------
@@ -224,6 +235,25 @@ async def _hot(gateway: Gateway, request: Request) -> Answer:
     return json_answer(await gateway.hot_spots.document(metric), headers=_NO_STORE)
 
 
+def _foreign(  # noqa: PLR0913 - an operation's own fields
+    name: str,
+    method: str,
+    path: str,
+    handler: Callable[[Gateway, Request], Awaitable[Answer]],
+    summary: str,
+    *,
+    takes: str | None,
+    gives: str,
+) -> Operation:
+    """An operation of Upstash's protocol; what a command needs beyond reading, it says itself."""
+    return Operation(
+        name, method, path, handler, summary,
+        hot=True, body_bytes_max=BODY_BYTES_MAX, takes=takes, gives=gives,
+        statuses=(200, 400, 404, 413, 503), role=Role.READ, error=upstash.upstash_error,
+        fails="CommandError",
+    )  # fmt: skip
+
+
 _DATA = (200, 400, 404, 409, 413, 502, 503, 507)
 _STORED = (204, 400, 409, 413, 502, 503, 507)
 _CONTROL = (202, 400, 404, 409, 413, 503)
@@ -317,4 +347,41 @@ OPERATIONS: tuple[Operation, ...] = (
         )
         for name in assets.FILES
     ),
+    _foreign(
+        "command", "POST", "/", upstash.command_by_body, "One command of the engine, as Upstash",
+        takes="Command", gives="CommandResult",
+    ),
+    _foreign(
+        "pipeline", "POST", "/pipeline", upstash.pipeline, "Many commands, as Upstash",
+        takes="Commands", gives="CommandResults",
+    ),
+    _foreign(
+        "multi_exec", "POST", "/multi-exec", upstash.transaction,
+        "Commands for one slot, all or none, as Upstash",
+        takes="Commands", gives="CommandResults",
+    ),
+    *(
+        _foreign(
+            f"command_{method.lower()}", method, COMMAND_PATH, upstash.command_by_path,
+            "One command of the engine in the path, as Upstash",
+            takes="Bytes" if method in {"POST", "PUT"} else None,
+            gives="Nothing" if method == "HEAD" else "CommandResult",
+        )
+        for method in ("GET", "HEAD", "POST", "PUT")
+    ),
 )  # fmt: skip
+
+_BY_WORD = {o.method.encode(): o for o in OPERATIONS if o.path == COMMAND_PATH}
+_LISTS = frozenset({b"/pipeline", b"/multi-exec"})
+
+
+def by_first_word(method: bytes, path: bytes) -> Operation | None:
+    """The operation for a path that begins with a command's name."""
+    word = path[1:].partition(b"/")[0].lower()
+    return _BY_WORD.get(method) if word in COMMAND_WORDS else None
+
+
+def error_shape(path: bytes) -> Callable[[ApiError], Answer]:
+    """How errors of this path are written, whatever its method."""
+    word = path[1:].partition(b"/")[0].lower()
+    return upstash.upstash_error if word in WORDS or path in _LISTS else error_answer

@@ -33,7 +33,7 @@ from shardcluster_api.limits import (
     HEAD_TIMEOUT_S,
     RECEIVE_TIMEOUT_S,
 )
-from shardcluster_api.operations import KEY_PATH, KEY_PREFIX, OPERATIONS
+from shardcluster_api.operations import KEY_PATH, KEY_PREFIX, OPERATIONS, by_first_word
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -102,7 +102,7 @@ class _HotCycle:
             answer = await protocol.gateway.answer(self.operation, request)
         else:
             self.keep_alive = False
-            answer = error_answer(self.refusal)
+            answer = self.operation.error(self.refusal)
             protocol.gateway.metrics.answered(self.operation.name, answer.status, 0.0)
             protocol.gateway.metrics.failed(self.operation.name, self.refusal.code)
         self.release()
@@ -443,6 +443,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if hot is None and path.startswith(_KEY_PREFIX):
             hot = _HOT_KEY.get(method)
             key = unquote_to_bytes(path[len(_KEY_PREFIX) :])
+        hot = hot or by_first_word(method, path)
         if hot is None:
             super().on_headers_complete()
             return
