@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from shardcluster_api.answers import Headers
     from shardcluster_api.gateway import Gateway
 
+    Handler = Callable[[Gateway, Request], Awaitable[Answer]]
+
 __all__ = [
     "COMMAND_WORDS", "KEY_PATH", "KEY_PREFIX", "OPERATIONS", "Operation", "by_first_word",
     "error_shape",
@@ -55,7 +57,7 @@ class Operation:
     name: str
     method: str
     path: str
-    handler: Callable[[Gateway, Request], Awaitable[Answer]]
+    handler: Handler
     summary: str
     hot: bool = False  # the fast protocol answers it in the event loop
     body_bytes_max: int = SMALL_BODY_BYTES_MAX
@@ -235,22 +237,17 @@ async def _hot(gateway: Gateway, request: Request) -> Answer:
     return json_answer(await gateway.hot_spots.document(metric), headers=_NO_STORE)
 
 
-def _foreign(  # noqa: PLR0913 - an operation's own fields
-    name: str,
-    method: str,
-    path: str,
-    handler: Callable[[Gateway, Request], Awaitable[Answer]],
-    summary: str,
-    *,
-    takes: str | None,
-    gives: str,
+def _foreign(
+    name: str, method: str, path: str, handler: Handler, summary: str, *, bodies: tuple[str, str]
 ) -> Operation:
-    """An operation of Upstash's protocol; what a command needs beyond reading, it says itself."""
+    """Of a protocol of others; `bodies` are the schemas of request and answer."""
+    takes, gives = bodies
     return Operation(
         name, method, path, handler, summary,
-        hot=True, body_bytes_max=BODY_BYTES_MAX, takes=takes, gives=gives,
-        statuses=(200, 400, 404, 413, 503), role=Role.READ, error=upstash.upstash_error,
-        fails="CommandError",
+        hot=True, body_bytes_max=BODY_BYTES_MAX, takes=takes or None, gives=gives,
+        statuses=(200, 400, 404, 413, 503),
+        role=Role.READ,  # what a command needs beyond this is looked at when it is known
+        error=upstash.upstash_error, fails="CommandError",
     )  # fmt: skip
 
 
@@ -349,23 +346,25 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     _foreign(
         "command", "POST", "/", upstash.command_by_body, "One command of the engine, as Upstash",
-        takes="Command", gives="CommandResult",
+        bodies=("Command", "CommandResult"),
     ),
     _foreign(
         "pipeline", "POST", "/pipeline", upstash.pipeline, "Many commands, as Upstash",
-        takes="Commands", gives="CommandResults",
+        bodies=("Commands", "CommandResults"),
     ),
     _foreign(
         "multi_exec", "POST", "/multi-exec", upstash.transaction,
         "Commands for one slot, all or none, as Upstash",
-        takes="Commands", gives="CommandResults",
+        bodies=("Commands", "CommandResults"),
     ),
     *(
         _foreign(
             f"command_{method.lower()}", method, COMMAND_PATH, upstash.command_by_path,
             "One command of the engine in the path, as Upstash",
-            takes="Bytes" if method in {"POST", "PUT"} else None,
-            gives="Nothing" if method == "HEAD" else "CommandResult",
+            bodies=(
+                "Bytes" if method in {"POST", "PUT"} else "",
+                "Nothing" if method == "HEAD" else "CommandResult",
+            ),
         )
         for method in ("GET", "HEAD", "POST", "PUT")
     ),
