@@ -28,7 +28,7 @@ from shardcluster_api.operations import COMMAND_WORDS, KEY_PREFIX, OPERATIONS, e
 from shardcluster_api.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 
     from shardcluster_api.answers import Answer
     from shardcluster_api.guards import Cors
@@ -57,6 +57,10 @@ class Bridge(Protocol):
         """Carry out a request and wait for its answer."""
         ...
 
+    def pieces(self, stream: AsyncGenerator[bytes, None]) -> Iterator[bytes]:
+        """What an answer streams, as a thread can take it."""
+        ...
+
 
 class LoopBridge:
     """To a gateway whose event loop runs in another thread."""
@@ -73,6 +77,21 @@ class LoopBridge:
             self._gateway.answer(operation, replace(request, role=role)), self._loop
         )
         return work.result(BRIDGE_TIMEOUT_S)
+
+    def pieces(self, stream: AsyncGenerator[bytes, None]) -> Iterator[bytes]:
+        """What an answer streams; each piece is asked for when the one before is sent."""
+        try:
+            while True:
+                asked = asyncio.run_coroutine_threadsafe(_next(stream), self._loop)
+                if (piece := asked.result()) is None:
+                    return
+                yield piece
+        finally:
+            asyncio.run_coroutine_threadsafe(stream.aclose(), self._loop)
+
+
+async def _next(stream: AsyncGenerator[bytes, None]) -> bytes | None:
+    return await anext(stream, None)
 
 
 class BackgroundBridge:
@@ -92,6 +111,11 @@ class BackgroundBridge:
         if bridge is None or self._process_id != os.getpid():
             bridge = self._start()
         return bridge.answer(operation, request)
+
+    def pieces(self, stream: AsyncGenerator[bytes, None]) -> Iterator[bytes]:
+        """Of an answer that `answer` gave before."""
+        assert self._bridge is not None
+        return self._bridge.pieces(stream)
 
     def _start(self) -> LoopBridge:
         with self._lock:
@@ -163,9 +187,9 @@ def create_app(bridge: Bridge | None = None, cors: Cors = NO_CORS) -> flask.Flas
         if operation.method == "HEAD":
             continue  # Flask adds it to each GET
         app.add_url_rule(
-            operation.path.replace("{key}", "<any_key:key>").replace(
-                "{command}", "<any_command:command>"
-            ),
+            operation.path.replace("{key}", "<any_key:key>")
+            .replace("{command}", "<any_command:command>")
+            .replace("{channel}", "<any_key:channel>"),
             endpoint=operation.name,
             view_func=_view(operation, used),
             methods=[operation.method],
@@ -202,9 +226,11 @@ def _view(operation: Operation, bridge: Bridge) -> Callable[..., flask.Response]
             name.lower().encode("latin-1"): value.encode("latin-1")
             for name, value in request.headers
         }
-        return _response(
-            bridge.answer(asked, Request(body, query, key, request.method, path, headers))
-        )
+        answer = bridge.answer(asked, Request(body, query, key, request.method, path, headers))
+        response = _response(answer)
+        if answer.stream is not None:
+            response.response = bridge.pieces(answer.stream)
+        return response
 
     return view
 

@@ -64,6 +64,7 @@ class Gateway:
         followed = (settings.tokens, settings.https, settings.node_tls)
         self.followed: list[Followed] = [file for file in followed if file is not None]
         self.in_flight = 0
+        self.subscribers = 0  # who listens to channels
         self.buffered_bytes = 0  # of bodies that the fast protocol holds
         self.unsent_bytes = 0  # of answers that the fast protocol could not hand over yet
         self.state: dict[str, Any] | None = None  # the last one the controller told

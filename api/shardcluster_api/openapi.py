@@ -190,6 +190,7 @@ _OTHER_CONTENT: dict[str, Schema] = {
     "Text": {"text/plain": {"schema": _TEXT}},
     "Asset": {"text/css": {}, "text/javascript": {}, "image/svg+xml": {}},
     "Html": {"text/html": {"schema": _TEXT}},
+    "EventStream": {"text/event-stream": {"schema": _TEXT}},
 }
 
 
@@ -212,6 +213,10 @@ def openapi_document(operations: Iterable[Operation]) -> dict[str, Any]:
 
 def _operation(operation: Operation) -> dict[str, Any]:
     parameters = [{"name": name, "in": "query", **_PARAMETERS[name]} for name in operation.query]
+    if "{channel}" in operation.path:
+        described = "A channel or pattern, %-encoded; several stand between slashes."
+        channel = {"name": "channel", "in": "path", "required": True, "schema": _TEXT}
+        parameters.insert(0, {**channel, "description": described})
     if "{command}" in operation.path:
         described = "A command and its arguments, each part %-encoded, as in `/SET/key/value`."
         command = {"name": "command", "in": "path", "required": True, "schema": _TEXT}

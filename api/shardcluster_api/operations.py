@@ -26,6 +26,7 @@ from shardcluster_api.dashboard.preview import preview
 from shardcluster_api.errors import ApiError, BadRequest, ControllerUnavailable
 from shardcluster_api.limits import BODY_BYTES_MAX, RETRY_AFTER_S, VALUE_BYTES_MAX
 from shardcluster_api.metrics import CONTENT_TYPE as METRICS_TYPE
+from shardcluster_api.pubsub import subscribe
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -359,6 +360,15 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     *(
         _foreign(
+            f"{word}_{method.lower()}", method, f"/{word}/{{channel}}", subscribe,
+            f"Listen by server-sent events ({word.upper()}), as Upstash",
+            bodies=("", "EventStream"),
+        )
+        for word in ("subscribe", "psubscribe")
+        for method in ("GET", "POST")
+    ),
+    *(
+        _foreign(
             f"command_{method.lower()}", method, COMMAND_PATH, upstash.command_by_path,
             "One command of the engine in the path, as Upstash",
             bodies=(
@@ -371,13 +381,18 @@ OPERATIONS: tuple[Operation, ...] = (
 )  # fmt: skip
 
 _BY_WORD = {o.method.encode(): o for o in OPERATIONS if o.path == COMMAND_PATH}
+_LISTENING = {
+    (o.method.encode(), o.path[1:].partition("/")[0].encode()): o
+    for o in OPERATIONS
+    if o.path.endswith("/{channel}")
+}
 _LISTS = frozenset({b"/pipeline", b"/multi-exec"})
 
 
 def by_first_word(method: bytes, path: bytes) -> Operation | None:
-    """The operation for a path that begins with a command's name."""
+    """The operation for a path that begins with the name of a command of the engine."""
     word = path[1:].partition(b"/")[0].lower()
-    return _BY_WORD.get(method) if word in COMMAND_WORDS else None
+    return _BY_WORD.get(method) if word in COMMAND_WORDS else _LISTENING.get((method, word))
 
 
 def error_shape(path: bytes) -> Callable[[ApiError], Answer]:

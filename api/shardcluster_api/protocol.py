@@ -36,7 +36,7 @@ from shardcluster_api.limits import (
 from shardcluster_api.operations import KEY_PATH, KEY_PREFIX, OPERATIONS, by_first_word
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncGenerator, Mapping
 
     from shardcluster_api.fast import FastCycle
     from shardcluster_api.gateway import Gateway
@@ -83,8 +83,10 @@ class _HotCycle:
         self.operation = operation
         self.refusal: ApiError | None = None
         self._protocol = protocol
+        self.ended = False  # a stream is to end
         self._head = head
         self._key = key
+        self._streaming: asyncio.Task[None] | None = None
 
     async def run_asgi(self, _app: Any) -> None:
         """Wait for the body, carry out, answer."""
@@ -106,9 +108,48 @@ class _HotCycle:
             protocol.gateway.metrics.answered(self.operation.name, answer.status, 0.0)
             protocol.gateway.metrics.failed(self.operation.name, self.refusal.code)
         self.release()
-        if not self.disconnected:
+        if answer.stream is not None:
+            await self._stream(answer, answer.stream)
+        elif not self.disconnected:
             busy = protocol.unread.refusal(len(answer.body))
-            self.respond(answer if busy is None else error_answer(busy))
+            self.respond(answer if busy is None else self.operation.error(busy))
+
+    async def _stream(self, answer: Answer, stream: AsyncGenerator[bytes, None]) -> None:
+        """Pieces as they come, until the stream ends, the client goes, or the gateway does.
+
+        While the client doesn't read, no further piece is asked for.
+        """
+        protocol, self.keep_alive = self._protocol, False
+        if self.disconnected:
+            await stream.aclose()
+            return
+        self._streaming = asyncio.current_task()
+        chunked = protocol.parser.get_http_version() != "1.0"
+        coding = b"transfer-encoding: chunked\r\n" if chunked else b""
+        try:
+            protocol.transport.write(b"".join(self._head_of(answer, coding)))
+            async for piece in stream:
+                protocol.transport.write(
+                    b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece
+                )
+                if protocol.flow.write_paused:
+                    await protocol.flow.drain()
+        except asyncio.CancelledError:
+            if not self.ended:
+                raise
+        finally:
+            self._streaming = None
+            await stream.aclose()
+            if not self.disconnected:
+                protocol.transport.write(b"0\r\n\r\n" if chunked else b"")
+                self.response_complete = True
+                protocol.finish(lingering=True)
+
+    def end_stream(self) -> None:
+        """Nobody wants it any more, or the gateway shuts down."""
+        self.ended = True
+        if self._streaming is not None:
+            self._streaming.cancel()
 
     async def _receive(self) -> None:
         if self._protocol.expect_100_continue:
@@ -149,17 +190,9 @@ class _HotCycle:
         """Write the answer."""
         protocol = self._protocol
         bodiless = self.operation.method == "HEAD" or answer.status in _NO_BODY_STATUSES
-        head = [STATUS_LINE[answer.status]]
-        for name, value in protocol.server_state.default_headers:
-            head += (name, b": ", value, b"\r\n")
-        if answer.status not in _NO_BODY_STATUSES:
-            head.append(f"content-type: {answer.content_type}\r\n".encode("latin-1"))
-            head.append(b"content-length: %d\r\n" % len(answer.body))
-        for header, text in answer.headers:
-            head.append(f"{header.lower()}: {text}\r\n".encode("latin-1"))
         leaving = protocol.leaving()
         self.keep_alive = self.keep_alive and not leaving
-        head.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
+        head = self._head_of(answer, b"content-length: %d\r\n" % len(answer.body))
         if not bodiless:
             head.append(answer.body)
         protocol.transport.write(b"".join(head))
@@ -167,6 +200,17 @@ class _HotCycle:
         if not self.keep_alive:
             protocol.finish(lingering=self.more_body or leaving)
         protocol.on_response_complete()
+
+    def _head_of(self, answer: Answer, length: bytes) -> list[bytes]:
+        head = [STATUS_LINE[answer.status]]
+        for name, value in self._protocol.server_state.default_headers:
+            head += (name, b": ", value, b"\r\n")
+        if answer.status not in _NO_BODY_STATUSES:
+            head += (f"content-type: {answer.content_type}\r\n".encode("latin-1"), length)
+        for header, text in answer.headers:
+            head.append(f"{header.lower()}: {text}\r\n".encode("latin-1"))
+        head.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
+        return head
 
 
 class GatewayProtocol(HttpToolsProtocol):
@@ -298,6 +342,8 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Uvicorn's call at the end of accepting; requests under way are answered first."""
+        if isinstance(self.cycle, _HotCycle):
+            self.cycle.end_stream()
         self.loop.call_later(IDLE_LOOK_S, self._close_if_idle)
 
     def _close_if_idle(self) -> None:
@@ -365,6 +411,7 @@ class GatewayProtocol(HttpToolsProtocol):
             if isinstance(cycle, _HotCycle):
                 cycle.disconnected = cycle.disconnected or not cycle.response_complete
                 cycle.release()
+                cycle.end_stream()
         if self._fast is not None:
             self._fast.disconnected = True
         self._unset_keepalive_if_required()
