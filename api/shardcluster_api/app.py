@@ -24,7 +24,13 @@ from shardcluster_api.errors import ApiError
 from shardcluster_api.gateway import Gateway
 from shardcluster_api.guards import COMMON_HEADERS, NO_CORS, refusal_of_origin
 from shardcluster_api.limits import REQUEST_DEADLINE_S
-from shardcluster_api.operations import COMMAND_WORDS, KEY_PREFIX, OPERATIONS, error_shape
+from shardcluster_api.operations import (
+    COMMAND_WORDS,
+    KEY_PREFIX,
+    OPERATIONS,
+    WEBDIS_PATH,
+    error_shape,
+)
 from shardcluster_api.settings import Settings
 
 if TYPE_CHECKING:
@@ -187,9 +193,7 @@ def create_app(bridge: Bridge | None = None, cors: Cors = NO_CORS) -> flask.Flas
         if operation.method == "HEAD":
             continue  # Flask adds it to each GET
         app.add_url_rule(
-            operation.path.replace("{key}", "<any_key:key>")
-            .replace("{command}", "<any_command:command>")
-            .replace("{channel}", "<any_key:channel>"),
+            _rule(operation.path),
             endpoint=operation.name,
             view_func=_view(operation, used),
             methods=[operation.method],
@@ -206,6 +210,13 @@ def create_app(bridge: Bridge | None = None, cors: Cors = NO_CORS) -> flask.Flas
 def _not_a_request(record: logging.LogRecord) -> bool:
     """Werkzeug's server logs request lines, and these hold keys and tokens."""
     return '"%s" %s %s' not in str(record.msg)
+
+
+def _rule(path: str) -> str:
+    """Werkzeug's way of writing what may be anything."""
+    path = path.replace(WEBDIS_PATH, WEBDIS_PATH.replace("{command}", "<any_key:command>"))
+    path = path.replace("{command}", "<any_command:command>")
+    return path.replace("{key}", "<any_key:key>").replace("{channel}", "<any_key:channel>")
 
 
 def _view(operation: Operation, bridge: Bridge) -> Callable[..., flask.Response]:
@@ -227,10 +238,7 @@ def _view(operation: Operation, bridge: Bridge) -> Callable[..., flask.Response]
             for name, value in request.headers
         }
         answer = bridge.answer(asked, Request(body, query, key, request.method, path, headers))
-        response = _response(answer)
-        if answer.stream is not None:
-            response.response = bridge.pieces(answer.stream)
-        return response
+        return _response(answer, None if answer.stream is None else bridge.pieces(answer.stream))
 
     return view
 
@@ -284,8 +292,9 @@ def _error_answer(error: ApiError) -> Answer:
     return error_shape(_raw_path(flask.request.environ))(error)
 
 
-def _response(answer: Answer) -> flask.Response:
-    response = flask.Response(answer.body, answer.status, content_type=answer.content_type)
+def _response(answer: Answer, stream: Iterator[bytes] | None = None) -> flask.Response:
+    body = answer.body if stream is None else stream
+    response = flask.Response(body, answer.status, content_type=answer.content_type)
     if answer.status in _WITHOUT_BODY:
         response.headers.pop("Content-Type", None)
     response.headers.extend(answer.headers)

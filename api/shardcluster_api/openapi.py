@@ -190,6 +190,7 @@ _OTHER_CONTENT: dict[str, Schema] = {
     "Text": {"text/plain": {"schema": _TEXT}},
     "Asset": {"text/css": {}, "text/javascript": {}, "image/svg+xml": {}},
     "Html": {"text/html": {"schema": _TEXT}},
+    "Anything": {"*/*": {}},
     "EventStream": {"text/event-stream": {"schema": _TEXT}},
 }
 

@@ -27,6 +27,7 @@ from shardcluster_api.errors import ApiError, BadRequest, ControllerUnavailable
 from shardcluster_api.limits import BODY_BYTES_MAX, RETRY_AFTER_S, VALUE_BYTES_MAX
 from shardcluster_api.metrics import CONTENT_TYPE as METRICS_TYPE
 from shardcluster_api.pubsub import subscribe
+from shardcluster_api.webdis import WEBDIS_PREFIX, webdis
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -37,13 +38,14 @@ if TYPE_CHECKING:
     Handler = Callable[[Gateway, Request], Awaitable[Answer]]
 
 __all__ = [
-    "COMMAND_WORDS", "KEY_PATH", "KEY_PREFIX", "OPERATIONS", "Operation", "by_first_word",
-    "error_shape",
+    "COMMAND_WORDS", "KEY_PATH", "KEY_PREFIX", "OPERATIONS", "WEBDIS_PATH", "Operation",
+    "by_first_word", "error_shape",
 ]  # fmt: skip
 
 KEY_PREFIX = "/v1/keys/"
 KEY_PATH = "/v1/keys/{key}"
 COMMAND_PATH = "/{command}"
+WEBDIS_PATH = f"{WEBDIS_PREFIX}{{command}}"
 # The first words of paths that are commands: the engine's own words, so that every other path is
 # free for operations of ours.
 COMMAND_WORDS = WORDS - {b"subscribe", b"psubscribe"}
@@ -246,9 +248,10 @@ def _foreign(
     return Operation(
         name, method, path, handler, summary,
         hot=True, body_bytes_max=BODY_BYTES_MAX, takes=takes or None, gives=gives,
-        statuses=(200, 400, 404, 413, 503),
+        statuses=(200, 304, 400, 403, 404, 413, 503),
         role=Role.READ,  # what a command needs beyond this is looked at when it is known
-        error=upstash.upstash_error, fails="CommandError",
+        error=error_answer if path.startswith(WEBDIS_PREFIX) else upstash.upstash_error,
+        fails="Error" if path.startswith(WEBDIS_PREFIX) else "CommandError",
     )  # fmt: skip
 
 
@@ -369,6 +372,14 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     *(
         _foreign(
+            f"webdis_{method.lower()}", method, WEBDIS_PATH, webdis,
+            "One command of the engine in the path, as Webdis",
+            bodies=("" if method == "GET" else "Bytes", "Anything"),
+        )
+        for method in ("GET", "POST", "PUT")
+    ),
+    *(
+        _foreign(
             f"command_{method.lower()}", method, COMMAND_PATH, upstash.command_by_path,
             "One command of the engine in the path, as Upstash",
             bodies=(
@@ -381,18 +392,20 @@ OPERATIONS: tuple[Operation, ...] = (
 )  # fmt: skip
 
 _BY_WORD = {o.method.encode(): o for o in OPERATIONS if o.path == COMMAND_PATH}
-_LISTENING = {
+_BY_OUR_WORD = {
     (o.method.encode(), o.path[1:].partition("/")[0].encode()): o
     for o in OPERATIONS
-    if o.path.endswith("/{channel}")
+    if o.path.endswith("/{channel}") or o.path == WEBDIS_PATH
 }
 _LISTS = frozenset({b"/pipeline", b"/multi-exec"})
 
 
 def by_first_word(method: bytes, path: bytes) -> Operation | None:
-    """The operation for a path that begins with the name of a command of the engine."""
-    word = path[1:].partition(b"/")[0].lower()
-    return _BY_WORD.get(method) if word in COMMAND_WORDS else _LISTENING.get((method, word))
+    """The operation for a path that begins with a command of the engine, or with `webdis`."""
+    word, slash, _ = path[1:].partition(b"/")
+    if word.lower() in COMMAND_WORDS:
+        return _BY_WORD.get(method)
+    return _BY_OUR_WORD.get((method, word)) if slash else None
 
 
 def error_shape(path: bytes) -> Callable[[ApiError], Answer]:

@@ -20,6 +20,7 @@ from shardcluster_api.commands.asking import (
     how_of,
     path_arguments,
     query_pairs,
+    role_here,
 )
 from shardcluster_api.commands.resp import is_status, resp2, resp2_error
 from shardcluster_api.commands.run import run, run_transaction
@@ -65,7 +66,7 @@ async def command_by_path(gateway: Gateway, request: Request) -> Answer:
 async def _one(gateway: Gateway, request: Request, arguments: Arguments) -> Answer:
     write_down = _writer(request)
     how = how_of(gateway, request)
-    done = await run(gateway, [arguments], request.role, how)
+    done = await run(gateway, [arguments], role_here(request), how)
     (value,) = done.values
     headers = _headers(how, done)
     if len(done.parts) == 1 and (place := done.parts[0].place) is not None:

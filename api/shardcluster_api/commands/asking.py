@@ -6,19 +6,24 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
 from shardcluster.spec_model import Durability
+from shardcluster_api.access import Role
 from shardcluster_api.commands.sync_token import parse
 from shardcluster_api.commands.wave import How
 from shardcluster_api.errors import BadRequest
+from shardcluster_api.guards import refusal_of_origin
 
 if TYPE_CHECKING:
     from shardcluster_api.answers import Request
     from shardcluster_api.gateway import Gateway
 
-__all__ = ["SYNC_TOKEN", "how_of", "path_arguments", "query_pairs"]
+__all__ = [
+    "OTHER_SITES", "SYNC_TOKEN", "how_of", "path_arguments", "query_pairs", "role_here",
+]  # fmt: skip
 
 SYNC_TOKEN = "upstash-sync-token"  # noqa: S105 - a header's name
 _DURABILITIES = {one.value.encode(): one for one in Durability}
 _CONSISTENCIES = {b"eventual": False, b"strong": True}
+OTHER_SITES = frozenset({b"cross-site", b"same-site"})  # what browsers say in Sec-Fetch-Site
 _TOKEN = b"_token"  # of the query; whoever lets requests in has looked at it
 
 
@@ -37,6 +42,23 @@ def how_of(gateway: Gateway, request: Request) -> How:
         message = 'X-ShardCluster-Consistency must be "eventual" or "strong".'
         raise BadRequest(message)
     return How(strong, durability, parse(headers.get(SYNC_TOKEN.encode(), b"")))
+
+
+def role_here(request: Request) -> Role:
+    """The request's role; but a page of another site that makes a browser GET may only read.
+
+    For other methods the front ends have refused such pages already (see guards.py).
+    """
+    headers = request.headers
+    origin = headers.get(b"origin")
+    other_site = headers.get(b"sec-fetch-site") in OTHER_SITES or (
+        origin is not None
+        and refusal_of_origin(
+            "POST", origin.decode("latin-1"), headers.get(b"host", b"").decode("latin-1")
+        )
+        is not None
+    )
+    return min(request.role, Role.READ) if other_site else request.role
 
 
 def path_arguments(path: bytes) -> list[bytes]:

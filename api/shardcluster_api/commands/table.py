@@ -35,9 +35,10 @@ Arguments = list[bytes]
 class CommandRefused(ApiError):
     """A command that nothing was sent of; the message is in the engine's form, `CODE words`."""
 
-    def __init__(self, message: str) -> None:
-        """`message` begins with the engine's code."""
+    def __init__(self, message: str, *, forbidden: bool = False) -> None:
+        """`message` begins with the engine's code; `forbidden`: nobody may, whatever is asked."""
         super().__init__(400, "CommandRefused", message)
+        self.forbidden = forbidden
 
 
 class Reach(enum.Enum):
@@ -256,7 +257,7 @@ def find(arguments: Arguments) -> Command:
     if command.refusal:
         words = command.name.upper().replace("|", " ")
         message = f"ERR {words} is not offered here: {command.refusal}."
-        raise CommandRefused(message)
+        raise CommandRefused(message, forbidden=True)
     if count != command.arity if command.arity > 0 else count < -command.arity:
         message = f"ERR wrong number of arguments for '{command.name}' command"
         raise CommandRefused(message)
@@ -292,7 +293,7 @@ def _refuse_waiting(command: Command, arguments: Arguments) -> None:
             return
         if word == b"BLOCK":
             message = f"ERR {command.name.upper()} BLOCK is not offered here: {_WAITS}."
-            raise CommandRefused(message)
+            raise CommandRefused(message, forbidden=True)
 
 
 def checked_slot(keys: Arguments) -> int | None:
