@@ -96,6 +96,8 @@ _WITHOUT_KEYS = {
     "script|load": (Role.WRITE, Reach.SHARDS),
     "time": (Role.READ, Reach.ANY),
 }
+_DATA = frozenset({"readonly", "write"})  # the engine's flags of commands that read or write keys
+_KEYED = frozenset({"eval", "evalsha", "fcall", "spublish"})  # neither flag, but a slot
 _LISTING = frozenset({"keys", "scan"})
 _WAITS = "it waits, which would hold up all other requests to the node"
 _CONNECTION = "it is about the state of one connection, and requests share theirs"
@@ -210,12 +212,10 @@ def _command(line: str) -> Command:
     elif name in _WITHOUT_KEYS:
         role, reach = _WITHOUT_KEYS[name]
         reads = role is Role.READ or name in _LISTING
-    elif "admin" in flags or not where:
+    elif "admin" in flags or not where or not (flags & _DATA or name in _KEYED):
         refusal = _REFUSED_GROUPS.get(group, _ADMINISTERS)
     elif name in _SPLIT:
         reach = Reach.KEYS
-    elif group == "pubsub" and name != "spublish":
-        refusal = _REFUSED_GROUPS[group]
     # Keys that only the engine finds are left to it: it refuses what crosses slots.
     known = (one for one in where if one != "?")
     finders = tuple(map(_finder, known)) if not refusal else ()
