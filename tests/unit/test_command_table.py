@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hiredis
@@ -220,7 +221,7 @@ def test_a_token_that_can_t_be_read_means_every_slot(token: bytes) -> None:
     assert parse(b"") == 0
 
 
-REPLIES = [None, 5, -1, b"", b"text\r\n\x00", [], [1, [b"a", None], b"b"], [[[]]]]
+REPLIES: list[object] = [None, 5, -1, b"", b"text\r\n\x00", [], [1, [b"a", None], b"b"], [[[]]]]
 
 
 @pytest.mark.parametrize("value", REPLIES)
@@ -249,3 +250,14 @@ def test_info_of_several_shards_is_one() -> None:
     assert b"used_memory:42" in lines
     assert b"db0:keys=7,expires=1" in lines
     assert not any(line.startswith(b"port:") for line in lines)
+
+
+def test_the_list_of_commands_in_the_documents_is_the_table() -> None:
+    """docs/http.md names every allowed command, by group and role."""
+    page = (Path(__file__).resolve().parents[2] / "docs/http.md").read_text(encoding="utf-8")
+    for group in {command.group for command in ALLOWED}:
+        cells = next(line for line in page.splitlines() if line.startswith(f"| {group} |"))
+        told = [re.findall(r"`([^`]+)`", cell) for cell in cells.split("|")[2:5]]
+        for role, names in zip((Role.READ, Role.WRITE, Role.ADMIN), told, strict=True):
+            allowed = [c for c in ALLOWED if (c.group, c.role) == (group, role)]
+            assert names == sorted(c.name.upper().replace("|", " ") for c in allowed), group

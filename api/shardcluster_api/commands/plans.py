@@ -62,7 +62,8 @@ def plan(command: Command, arguments: list[bytes]) -> Plan:
     slot = checked_slot(keys)
     if slot is None:
         slot = random.randrange(SLOT_COUNT)  # noqa: S311 - any node will do
-    return Plan([Part(slot, packed(arguments), writing=not command.reads)])
+    writing = not command.reads
+    return Plan([Part(slot, packed(arguments), writing=writing, strong=command.at_master)])
 
 
 def _by_slot(command: Command, arguments: list[bytes], keys: list[bytes]) -> dict[int, list[int]]:
@@ -91,7 +92,8 @@ def _split(command: Command, arguments: list[bytes], by_slot: dict[int, list[int
             chosen = [arguments[at] for index in indexes for at in (2 * index + 1, 2 * index + 2)]
         else:
             chosen = [arguments[index + 1] for index in indexes]
-        parts.append(Part(slot, packed((name, *chosen)), writing=writing))
+        whole = packed((name, *chosen))
+        parts.append(Part(slot, whole, writing=writing, strong=command.at_master))
     if command.name == "mget":
         return Plan(parts, partial(_in_order, list(by_slot.values())))
     return Plan(parts, _first if command.name == "mset" else _sum)

@@ -62,6 +62,7 @@ class Command:
     reach: Reach
     finders: tuple[Callable[[Arguments], Arguments], ...]
     refusal: str = ""  # why nobody may
+    at_master: bool = False  # though it reads
 
     def keys(self, arguments: Arguments) -> Arguments:
         """The keys among the arguments (the command's name is the first of those)."""
@@ -99,6 +100,9 @@ _WITHOUT_KEYS = {
 _DATA = frozenset({"readonly", "write"})  # the engine's flags of commands that read or write keys
 _KEYED = frozenset({"eval", "evalsha", "fcall", "spublish"})  # neither flag, but a slot
 _LISTING = frozenset({"keys", "scan"})
+# Reads that only one node answers alike from call to call: cursors depend on a node's hash seed,
+# and what was used when is not replicated.
+_AT_MASTER = frozenset({"hscan", "sscan", "zscan", "touch", "object|freq", "object|idletime"})
 _WAITS = "it waits, which would hold up all other requests to the node"
 _CONNECTION = "it is about the state of one connection, and requests share theirs"
 _ADMINISTERS = "it administers a node, which the controller does"
@@ -219,7 +223,8 @@ def _command(line: str) -> Command:
     # Keys that only the engine finds are left to it: it refuses what crosses slots.
     known = (one for one in where if one != "?")
     finders = tuple(map(_finder, known)) if not refusal else ()
-    return Command(name, int(arity), group, role, reads, reach, finders, refusal)
+    at_master = name in _AT_MASTER
+    return Command(name, int(arity), group, role, reads, reach, finders, refusal, at_master)
 
 
 def _table() -> Iterator[Command]:
