@@ -34,6 +34,7 @@ class Plan:
     """What to send, and how the answers become one."""
 
     parts: list[Part]
+    keys: list[bytes]
     join: Callable[[list[Part]], Any] | None = None  # None: there is one part, and its value is it
 
     def value(self) -> Any:
@@ -58,12 +59,14 @@ def plan(command: Command, arguments: list[bytes]) -> Plan:
     if command.reach is Reach.KEYS:
         by_slot = _by_slot(command, arguments, keys)
         if len(by_slot) > 1:
-            return _split(command, arguments, by_slot)
+            parts, join = _split(command, arguments, by_slot)
+            return Plan(parts, keys, join)
     slot = checked_slot(keys)
     if slot is None:
         slot = random.randrange(SLOT_COUNT)  # noqa: S311 - any node will do
     writing = not command.reads
-    return Plan([Part(slot, packed(arguments), writing=writing, strong=command.at_master)])
+    part = Part(slot, packed(arguments), writing=writing, strong=command.at_master)
+    return Plan([part], keys)
 
 
 def _by_slot(command: Command, arguments: list[bytes], keys: list[bytes]) -> dict[int, list[int]]:
@@ -84,7 +87,9 @@ def _by_slot(command: Command, arguments: list[bytes], keys: list[bytes]) -> dic
     return found
 
 
-def _split(command: Command, arguments: list[bytes], by_slot: dict[int, list[int]]) -> Plan:
+def _split(
+    command: Command, arguments: list[bytes], by_slot: dict[int, list[int]]
+) -> tuple[list[Part], Callable[[list[Part]], Any]]:
     name, writing = arguments[0], not command.reads
     parts = []
     for slot, indexes in by_slot.items():
@@ -95,8 +100,8 @@ def _split(command: Command, arguments: list[bytes], by_slot: dict[int, list[int
         whole = packed((name, *chosen))
         parts.append(Part(slot, whole, writing=writing, strong=command.at_master))
     if command.name == "mget":
-        return Plan(parts, partial(_in_order, list(by_slot.values())))
-    return Plan(parts, _first if command.name == "mset" else _sum)
+        return parts, partial(_in_order, list(by_slot.values()))
+    return parts, _first if command.name == "mset" else _sum
 
 
 def _in_order(places: list[list[int]], parts: list[Part]) -> list[Any]:

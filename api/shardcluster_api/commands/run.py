@@ -24,6 +24,7 @@ from shardcluster_api.commands.table import (
 from shardcluster_api.commands.wave import carry_out
 from shardcluster_api.durability import WAITS, reached
 from shardcluster_api.errors import ApiError, TooBusy
+from shardcluster_api.limits import BATCH_ANSWER_BYTES_MAX
 
 if TYPE_CHECKING:
     from shardcluster_api.access import Role
@@ -42,13 +43,14 @@ class Done:
     """The answers, each a reply or an `ApiError` (EngineRefused with the engine's own words)."""
 
     values: list[Any]
+    answer_bytes: int = 0
     written: int = 0  # slots, as `sync_token` counts them
     parts: list[Part] = field(default_factory=list)  # of the last ones, which say where it was
 
 
 async def run(gateway: Gateway, commands: list[Arguments], role: Role, how: How) -> Done:
     """Carry out the commands; raises TooBusy before anything is sent, if at all."""
-    done = Done([None] * len(commands))
+    done, hot_keys = Done([None] * len(commands)), gateway.router.hot_keys
     waiting: list[tuple[int, Plan]] = []
     with gateway.admitted(len(commands)):
         for index, arguments in enumerate(commands):
@@ -62,7 +64,10 @@ async def run(gateway: Gateway, commands: list[Arguments], role: Role, how: How)
                     if not command.reads:
                         done.written = EVERY_SLOT
                 else:
-                    waiting.append((index, plan(command, arguments)))
+                    planned = plan(command, arguments)
+                    waiting.append((index, planned))
+                    for key in planned.keys:
+                        hot_keys.saw(key)
             except ApiError as error:
                 done.values[index] = error
         await _flush(gateway, waiting, how, done)
@@ -87,10 +92,26 @@ async def _flush(gateway: Gateway, waiting: list[tuple[int, Plan]], how: How, do
         for part in parts:
             part.value = busy
     for index, planned in waiting:
-        done.values[index] = planned.value()
+        value = planned.value()
+        done.answer_bytes += _size(value)
+        if done.answer_bytes > BATCH_ANSWER_BYTES_MAX:
+            value = _too_large(applied=planned.parts[0].writing)
+        done.values[index] = value
     done.written = with_slots(done.written, {part.slot for part in parts if part.writing})
     done.parts = parts
     waiting.clear()
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, bytes):
+        return len(value)
+    return sum(map(_size, value)) if isinstance(value, list) else 0
+
+
+def _too_large(*, applied: bool) -> ApiError:
+    message = f"The answers to this request are longer than {BATCH_ANSWER_BYTES_MAX} bytes."
+    fields = {"outcome": "applied"} if applied else {}
+    return ApiError(413, "TooLarge", message, fields=fields)
 
 
 async def run_transaction(
