@@ -66,7 +66,7 @@ async def command_by_path(gateway: Gateway, request: Request) -> Answer:
 async def _one(gateway: Gateway, request: Request, arguments: Arguments) -> Answer:
     write_down = _writer(request)
     how = how_of(gateway, request)
-    done = await run(gateway, [arguments], role_here(request), how)
+    done = await run(gateway, [arguments], role_here(gateway, request), how)
     (value,) = done.values
     headers = _headers(how, done)
     if len(done.parts) == 1 and (place := done.parts[0].place) is not None:

@@ -56,7 +56,7 @@ _FORMATS = {
 }
 _CALLBACK = re.compile(r"[A-Za-z_$][\w$.]{0,127}", re.ASCII)
 _TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(?:; ?charset=[\w-]+)?", re.ASCII)
-_SANDBOX = (("Content-Security-Policy", "sandbox"), ("X-Content-Type-Options", "nosniff"))
+_SANDBOX = (("Content-Security-Policy", "sandbox"),)
 _OUTCOME = "X-ShardCluster-Outcome"
 
 
@@ -75,7 +75,7 @@ async def webdis(gateway: Gateway, request: Request) -> Answer:
     """One command; the path, or a POST's body, tells it."""
     asked = _asked(request)
     how = how_of(gateway, request)
-    done = await run(gateway, [asked.arguments], role_here(request), how)
+    done = await run(gateway, [asked.arguments], role_here(gateway, request), how)
     answer = _written(asked, done.values[0])
     if answer.status != 200:
         return answer
@@ -145,7 +145,7 @@ def _written(asked: _Asked, value: Any) -> Answer:
     text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
     if asked.callback:
         text, content_type = f"{asked.callback}({text});\n", "application/javascript"
-    return Answer(status, text.encode(), content_type, (*headers, _SANDBOX[1]))
+    return Answer(status, text.encode(), content_type, headers)
 
 
 def _status(value: Any) -> tuple[int, Headers]:

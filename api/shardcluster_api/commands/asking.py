@@ -44,20 +44,18 @@ def how_of(gateway: Gateway, request: Request) -> How:
     return How(strong, durability, parse(headers.get(SYNC_TOKEN.encode(), b"")))
 
 
-def role_here(request: Request) -> Role:
+def role_here(gateway: Gateway, request: Request) -> Role:
     """The request's role; but a page of another site that makes a browser GET may only read.
 
     For other methods the front ends have refused such pages already (see guards.py).
     """
     headers = request.headers
     origin = headers.get(b"origin")
-    other_site = headers.get(b"sec-fetch-site") in OTHER_SITES or (
-        origin is not None
-        and refusal_of_origin(
-            "POST", origin.decode("latin-1"), headers.get(b"host", b"").decode("latin-1")
-        )
-        is not None
-    )
+    if origin is None:
+        other_site = headers.get(b"sec-fetch-site") in OTHER_SITES
+    else:
+        host, cors = headers.get(b"host", b"").decode("latin-1"), gateway.settings.cors
+        other_site = refusal_of_origin("POST", origin.decode("latin-1"), host, cors) is not None
     return min(request.role, Role.READ) if other_site else request.role
 
 
