@@ -19,7 +19,8 @@ RUN_READY := $(VENV)/.ready-run
 DEV_READY := $(VENV)/.ready-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help run test compose-test e2e kind checks format bench bench-k8s generate lock lock-check setup clean
+.PHONY: help run test compose-test browser-test promtool-test e2e kind checks format bench bench-gateway bench-k8s \
+	fuzz generate lock lock-check setup clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -34,9 +35,19 @@ test: $(DEV_READY) ## unit tests, scenarios, and the tests against real Valkey p
 	@docker version >/dev/null 2>&1 \
 		&& echo "The Compose tests are apart from these: make compose-test" \
 		|| echo "Not run here: the Compose tests (no Docker engine); make compose-test runs them where there is one."
+	@echo "Apart from these, too: make browser-test (needs Chromium), make promtool-test (promtool), make e2e (a Kubernetes)."
 
 compose-test: $(DEV_READY) ## build the images and test them under Docker Compose
 	@$(BIN)/pytest tests/compose
+
+browser-test: $(DEV_READY) ## test the dashboard in headless Chromium (CHROMIUM=/path/to/it)
+	@$(BIN)/pytest tests/browser
+
+promtool-test: $(DEV_READY) ## test the alert rules with promtool
+	@$(BIN)/pytest tests/promtool
+
+fuzz: $(DEV_READY) ## a million wrong requests and replies; the seed is printed
+	@$(BIN)/python -m tests.fuzz
 
 kind: ## make a kind cluster, build and load the images, install the operator (needs kind, docker, kubectl)
 	kind create cluster --name $(KIND_NAME) --config deploy/kind.yaml
@@ -69,6 +80,9 @@ format: $(DEV_READY) ## put the source into its format, mend what ruff can mend
 
 bench: $(DEV_READY) ## measure; prints a table, writes build/bench.json, fails when a line is missed
 	@$(BIN)/python -m tests.bench
+
+bench-gateway: $(DEV_READY) ## measure the gateway beside Webdis and Flask (needs wrk, webdis); build/bench-gateway.json
+	@$(BIN)/python -m tests.bench.gateway
 
 generate: $(DEV_READY) ## write the files that are made from the source
 	@$(BIN)/python tools/generate.py

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from shardcluster_api.access import Role
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncGenerator, Mapping
 
     from shardcluster_api.errors import ApiError
     from shardcluster_api.router import Reply
@@ -56,6 +56,7 @@ class Answer:
     body: bytes = b""
     content_type: str = JSON_TYPE
     headers: Headers = ()
+    stream: AsyncGenerator[bytes, None] | None = None  # in place of a body, for as long as it lasts
 
 
 def json_answer(document: dict[str, Any], status: int = 200, headers: Headers = ()) -> Answer:

@@ -19,16 +19,22 @@ import flask
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.routing import BaseConverter
 
-from shardcluster_api.answers import Request, error_answer
+from shardcluster_api.answers import Request
 from shardcluster_api.errors import ApiError
 from shardcluster_api.gateway import Gateway
 from shardcluster_api.guards import COMMON_HEADERS, NO_CORS, refusal_of_origin
 from shardcluster_api.limits import REQUEST_DEADLINE_S
-from shardcluster_api.operations import KEY_PREFIX, OPERATIONS
+from shardcluster_api.operations import (
+    COMMAND_WORDS,
+    KEY_PREFIX,
+    OPERATIONS,
+    WEBDIS_PATH,
+    error_shape,
+)
 from shardcluster_api.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 
     from shardcluster_api.answers import Answer
     from shardcluster_api.guards import Cors
@@ -57,6 +63,10 @@ class Bridge(Protocol):
         """Carry out a request and wait for its answer."""
         ...
 
+    def pieces(self, stream: AsyncGenerator[bytes, None]) -> Iterator[bytes]:
+        """What an answer streams, as a thread can take it."""
+        ...
+
 
 class LoopBridge:
     """To a gateway whose event loop runs in another thread."""
@@ -73,6 +83,21 @@ class LoopBridge:
             self._gateway.answer(operation, replace(request, role=role)), self._loop
         )
         return work.result(BRIDGE_TIMEOUT_S)
+
+    def pieces(self, stream: AsyncGenerator[bytes, None]) -> Iterator[bytes]:
+        """What an answer streams; each piece is asked for when the one before is sent."""
+        try:
+            while True:
+                asked = asyncio.run_coroutine_threadsafe(_next(stream), self._loop)
+                if (piece := asked.result()) is None:
+                    return
+                yield piece
+        finally:
+            asyncio.run_coroutine_threadsafe(stream.aclose(), self._loop)
+
+
+async def _next(stream: AsyncGenerator[bytes, None]) -> bytes | None:
+    return await anext(stream, None)
 
 
 class BackgroundBridge:
@@ -92,6 +117,11 @@ class BackgroundBridge:
         if bridge is None or self._process_id != os.getpid():
             bridge = self._start()
         return bridge.answer(operation, request)
+
+    def pieces(self, stream: AsyncGenerator[bytes, None]) -> Iterator[bytes]:
+        """Of an answer that `answer` gave before."""
+        assert self._bridge is not None
+        return self._bridge.pieces(stream)
 
     def _start(self) -> LoopBridge:
         with self._lock:
@@ -131,6 +161,13 @@ async def _started(settings: Settings) -> Gateway:
     return gateway
 
 
+class _AnyCommand(BaseConverter):
+    """A word that the engine knows, and whatever follows it; the view reads the raw path."""
+
+    part_isolating = False
+    regex = rf"(?i:{'|'.join(word.decode() for word in sorted(COMMAND_WORDS))})(?:/[\s\S]*)?"
+
+
 class _AnyKey(BaseConverter):
     """The rest of the path, whatever it is; the view reads it from the raw path."""
 
@@ -145,6 +182,7 @@ def create_app(bridge: Bridge | None = None, cors: Cors = NO_CORS) -> flask.Flas
     """
     app = flask.Flask("shardcluster_api", static_folder=None)
     app.url_map.converters["any_key"] = _AnyKey
+    app.url_map.converters["any_command"] = _AnyCommand
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = True
     used = bridge
@@ -155,7 +193,7 @@ def create_app(bridge: Bridge | None = None, cors: Cors = NO_CORS) -> flask.Flas
         if operation.method == "HEAD":
             continue  # Flask adds it to each GET
         app.add_url_rule(
-            operation.path.replace("{key}", "<any_key:key>"),
+            _rule(operation.path),
             endpoint=operation.name,
             view_func=_view(operation, used),
             methods=[operation.method],
@@ -172,6 +210,13 @@ def create_app(bridge: Bridge | None = None, cors: Cors = NO_CORS) -> flask.Flas
 def _not_a_request(record: logging.LogRecord) -> bool:
     """Werkzeug's server logs request lines, and these hold keys and tokens."""
     return '"%s" %s %s' not in str(record.msg)
+
+
+def _rule(path: str) -> str:
+    """Werkzeug's way of writing what may be anything."""
+    path = path.replace(WEBDIS_PATH, WEBDIS_PATH.replace("{command}", "<any_key:command>"))
+    path = path.replace("{command}", "<any_command:command>")
+    return path.replace("{key}", "<any_key:key>").replace("{channel}", "<any_key:channel>")
 
 
 def _view(operation: Operation, bridge: Bridge) -> Callable[..., flask.Response]:
@@ -192,9 +237,8 @@ def _view(operation: Operation, bridge: Bridge) -> Callable[..., flask.Response]
             name.lower().encode("latin-1"): value.encode("latin-1")
             for name, value in request.headers
         }
-        return _response(
-            bridge.answer(asked, Request(body, query, key, request.method, path, headers))
-        )
+        answer = bridge.answer(asked, Request(body, query, key, request.method, path, headers))
+        return _response(answer, None if answer.stream is None else bridge.pieces(answer.stream))
 
     return view
 
@@ -226,7 +270,7 @@ def _refuse_other_sites(cors: Cors) -> Callable[[], flask.Response | None]:
             answer = cors.preflight(origin, headers.get("Access-Control-Request-Headers"))
             return None if answer is None else _response(answer)
         refusal = refusal_of_origin(flask.request.method, origin, headers.get("Host"), cors)
-        return None if refusal is None else _response(error_answer(refusal))
+        return None if refusal is None else _response(_error_answer(refusal))
 
     return refuse
 
@@ -244,8 +288,13 @@ def _mark(cors: Cors) -> Callable[[flask.Response], flask.Response]:
     return mark
 
 
-def _response(answer: Answer) -> flask.Response:
-    response = flask.Response(answer.body, answer.status, content_type=answer.content_type)
+def _error_answer(error: ApiError) -> Answer:
+    return error_shape(_raw_path(flask.request.environ))(error)
+
+
+def _response(answer: Answer, stream: Iterator[bytes] | None = None) -> flask.Response:
+    body = answer.body if stream is None else stream
+    response = flask.Response(body, answer.status, content_type=answer.content_type)
     if answer.status in _WITHOUT_BODY:
         response.headers.pop("Content-Type", None)
     response.headers.extend(answer.headers)
@@ -264,7 +313,7 @@ def _http_error(error: HTTPException) -> flask.Response:
         413: "The body is longer than this endpoint takes.",
     }
     message = words.get(status) or error.description or error.name
-    return _response(error_answer(ApiError(status, code, message, headers=headers)))
+    return _response(_error_answer(ApiError(status, code, message, headers=headers)))
 
 
 class _ReadableBodies:

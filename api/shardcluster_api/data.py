@@ -7,37 +7,30 @@ numbers in errors.  Items of one batch run side by side, but those of the same k
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, cast
-
-import hiredis
+from typing import TYPE_CHECKING, Any
 
 from shardcluster.slots import key_slot
-from shardcluster.spec_model import Durability
 from shardcluster_api.answers import place_fields, place_headers
 from shardcluster_api.codec import ItemKind, bytes_fields, flag_fields
-from shardcluster_api.errors import ApiError, DurabilityNotReached, KeyNotFound, TooLarge
-from shardcluster_api.limits import BATCH_ANSWER_BYTES_MAX, DURABILITY_WAIT_S
+from shardcluster_api.commands.plans import packed
+from shardcluster_api.commands.wave import How, Part, carry_out
+from shardcluster_api.durability import WAITS, reached
+from shardcluster_api.errors import ApiError, KeyNotFound, TooLarge
+from shardcluster_api.limits import BATCH_ANSWER_BYTES_MAX
 
 if TYPE_CHECKING:
+    from shardcluster.spec_model import Durability
     from shardcluster_api.codec import BatchItem, WriteRequest
     from shardcluster_api.router import Reply, Router
 
 __all__ = ["batch", "delete", "read", "write"]
-
-_WAIT_MS = int(DURABILITY_WAIT_S * 1000)
-_WAITS: dict[Durability, tuple[str | int, ...] | None] = {
-    Durability.ASYNC: None,
-    Durability.REPLICA: ("WAIT", 1, _WAIT_MS),
-    Durability.DISK: ("WAITAOF", 1, 0, _WAIT_MS),
-}
-_ACKED_FIELD = {Durability.REPLICA: "replicas_acked", Durability.DISK: "disks_acked"}
 
 
 async def read(router: Router, key: bytes, *, strong: bool) -> tuple[int, Reply]:
     """The slot and the reply whose value is the key's; raises KeyNotFound."""
     router.hot_keys.saw(key)
     slot = key_slot(key)
-    reply = await router.read(slot, _packed(b"GET", key), strong=strong)
+    reply = await router.read(slot, packed((b"GET", key)), strong=strong)
     if reply.value is None:
         raise _not_found(key, slot, reply)
     if not isinstance(reply.value, bytes):
@@ -49,12 +42,14 @@ async def write(router: Router, request: WriteRequest) -> tuple[int, Reply, dict
     """The slot, the reply, and what is to be said of the expiry and the durability."""
     router.hot_keys.saw(request.key)
     slot = key_slot(request.key)
-    command: tuple[bytes | int, ...] = (b"SET", request.key, request.value)
-    if request.ttl_ms is not None:
-        command = (*command, b"PX", request.ttl_ms)
     durability = request.durability or router.policy.durability
-    reply = await router.write(slot, _packed(*command), _WAITS[durability])
-    return slot, reply, flag_fields(request.ttl_ms) | _reached(durability, reply, slot)
+    reply = await router.write(slot, packed(_set(request)), WAITS[durability])
+    return slot, reply, flag_fields(request.ttl_ms) | reached(durability, reply, slot)
+
+
+def _set(request: WriteRequest) -> tuple[bytes, ...]:
+    command = (b"SET", request.key, request.value)
+    return command if request.ttl_ms is None else (*command, b"PX", b"%d" % request.ttl_ms)
 
 
 async def delete(
@@ -64,15 +59,10 @@ async def delete(
     router.hot_keys.saw(key)
     slot = key_slot(key)
     durability = durability or router.policy.durability
-    reply = await router.write(slot, _packed(b"UNLINK", key), _WAITS[durability])
+    reply = await router.write(slot, packed((b"UNLINK", key)), WAITS[durability])
     if not reply.value:
         raise _not_found(key, slot, reply)
-    return slot, reply, _reached(durability, reply, slot)
-
-
-def _packed(*command: bytes | str | float) -> bytes:
-    packed: bytes = hiredis.pack_command(cast("Any", command))  # its stub knows one-tuples only
-    return packed
+    return slot, reply, reached(durability, reply, slot)
 
 
 def _not_found(key: bytes, slot: int, reply: Reply) -> KeyNotFound:
@@ -80,44 +70,56 @@ def _not_found(key: bytes, slot: int, reply: Reply) -> KeyNotFound:
     return KeyNotFound(fields, place_headers(slot, reply))
 
 
-def _reached(durability: Durability, reply: Reply, slot: int) -> dict[str, Any]:
-    """What WAIT said; raises DurabilityNotReached when that is less than asked."""
-    said: dict[str, Any] = {"durability": durability.value}
-    if durability is Durability.ASYNC:
-        return said
-    acked = reply.acked
-    said[_ACKED_FIELD[durability]] = acked if isinstance(acked, int) else 0
-    if acked != 0 and isinstance(acked, int):
-        return said
-    where = "a replica" if durability is Durability.REPLICA else "the master's disk"
-    why = f" ({acked})" if isinstance(acked, str) else ""
-    message = (
-        f"{reply.node} applied the write, but {where} did not confirm it within "
-        f"{DURABILITY_WAIT_S:g} s{why}."
-    )
-    raise DurabilityNotReached(message, {**said, **place_fields(slot, reply)})
-
-
 async def batch(router: Router, items: list[BatchItem]) -> list[dict[str, Any]]:
     """One result an item, in the items' order; errors are results, too.
 
-    All commands of one event-loop tick leave as one write for each node, so that the fan-out by
-    node needs no code here.
+    All items go out at once (see wave.py), those of each durability together.  Only where writes of
+    the same slot want different ones, they go one after the other.
     """
-    results: list[dict[str, Any]] = [{}] * len(items)
+    default = router.policy.durability
+    parts = [_part(item) for item in items]
+    for item in items:
+        router.hot_keys.saw(item.key)
+    by_slot: dict[int, list[int]] = {}
+    for index, part in enumerate(parts):
+        by_slot.setdefault(part.slot, []).append(index)
+    together: dict[Durability, list[int]] = {}
+    waves = []
+    for indexes in by_slot.values():
+        wanted = {_durability(items[i], default) for i in indexes if parts[i].writing}
+        if len(wanted) <= 1:
+            together.setdefault(wanted.pop() if wanted else default, []).extend(indexes)
+        else:
+            waves.append(_one_by_one(router, [(items[i], parts[i]) for i in indexes]))
+    for durability, indexes in together.items():
+        how = How(durability=durability)
+        waves.append(carry_out(router, [parts[i] for i in sorted(indexes)], how))
+    await asyncio.gather(*waves)
     room = _Room(BATCH_ANSWER_BYTES_MAX)
-    by_key: dict[bytes, list[int]] = {}
-    for index, item in enumerate(items):
-        by_key.setdefault(item.key, []).append(index)
+    return [_result(*each, default, room) for each in zip(items, parts, strict=True)]
 
-    async def in_order(indexes: list[int]) -> None:
-        written = False
-        for index in indexes:
-            results[index] = await _result(router, items[index], room, written=written)
-            written = written or items[index].kind is not ItemKind.GET
 
-    await asyncio.gather(*map(in_order, by_key.values()))
-    return results
+async def _one_by_one(router: Router, each: list[tuple[BatchItem, Part]]) -> None:
+    written = False
+    for item, part in each:
+        part.strong = part.strong or written
+        written = written or part.writing
+        how = How(durability=_durability(item, router.policy.durability))
+        await carry_out(router, [part], how)
+
+
+def _durability(item: BatchItem, default: Durability) -> Durability:
+    asked = item.write.durability if item.write is not None else None
+    return asked or default
+
+
+def _part(item: BatchItem) -> Part:
+    slot = key_slot(item.key)
+    if item.write is not None:
+        return Part(slot, packed(_set(item.write)), writing=True)
+    if item.kind is ItemKind.DELETE:
+        return Part(slot, packed((b"UNLINK", item.key)), writing=True)
+    return Part(slot, packed((b"GET", item.key)), writing=False, strong=item.strong)
 
 
 class _Room:
@@ -133,19 +135,24 @@ class _Room:
         self._left -= size
 
 
-async def _result(router: Router, item: BatchItem, room: _Room, *, written: bool) -> dict[str, Any]:
-    """`written`: this batch wrote the key before, so the read must see that."""
+def _result(item: BatchItem, part: Part, default: Durability, room: _Room) -> dict[str, Any]:
     said: dict[str, Any] = {"op": item.kind.value, **bytes_fields("key", item.key)}
+    reply = part.place
     try:
-        if item.write is not None:
-            slot, reply, more = await write(router, item.write)
-            return {**said, "status": 200, **more, **place_fields(slot, reply)}
-        if item.kind is ItemKind.DELETE:
-            slot, reply, more = await delete(router, item.key)
-            return {**said, "status": 200, **more, **place_fields(slot, reply)}
-        slot, reply = await read(router, item.key, strong=item.strong or written)
-        room.take(len(reply.value))
+        if isinstance(part.value, ApiError):
+            raise part.value
+        assert reply is not None
+        place = place_fields(part.slot, reply)
+        if item.kind is ItemKind.GET:
+            if part.value is None:
+                raise _not_found(item.key, part.slot, reply)
+            room.take(len(part.value))
+            value = bytes_fields("value", part.value)
+            return {**said, "status": 200, **value, "found": True, **place}
+        if item.kind is ItemKind.DELETE and not part.value:
+            raise _not_found(item.key, part.slot, reply)
+        more = reached(_durability(item, default), reply, part.slot)
     except ApiError as error:
         return {**said, "status": error.status, **error.document()}
-    value = bytes_fields("value", reply.value)
-    return {**said, "status": 200, **value, "found": True, **place_fields(slot, reply)}
+    flags = flag_fields(item.write.ttl_ms) if item.write is not None else {}
+    return {**said, "status": 200, **flags, **more, **place}

@@ -139,6 +139,7 @@ class EngineRefused(ApiError):
 
     def __init__(self, node: str, message: str, *, writing: bool) -> None:
         """`message` is the engine's own."""
+        self.engine_message = message
         word = message.split(" ", 1)[0]
         status, code = _ENGINE_ERRORS.get(word, (502, "EngineError"))
         super().__init__(

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from shardcluster.slots import SLOT_COUNT
 from shardcluster.spec import parse
 from shardcluster_api.access import Role, refusal_of_role
-from shardcluster_api.answers import error_answer
 from shardcluster_api.control_plane import HttpControlPlane, NoControlPlane
 from shardcluster_api.dashboard.hot import HotSpots
 from shardcluster_api.dashboard.overview import Overview
@@ -65,6 +64,7 @@ class Gateway:
         followed = (settings.tokens, settings.https, settings.node_tls)
         self.followed: list[Followed] = [file for file in followed if file is not None]
         self.in_flight = 0
+        self.subscribers = 0  # who listens to channels
         self.buffered_bytes = 0  # of bodies that the fast protocol holds
         self.unsent_bytes = 0  # of answers that the fast protocol could not hand over yet
         self.state: dict[str, Any] | None = None  # the last one the controller told
@@ -147,17 +147,17 @@ class Gateway:
             if refusal is not None:
                 self.metrics.failed(operation.name, refusal.code)
             answer = (
-                error_answer(refusal)
+                operation.error(refusal)
                 if refusal is not None
                 else await operation.handler(self, request)
             )
         except ApiError as error:
             self.metrics.failed(operation.name, error.code)
-            answer = error_answer(error)
+            answer = operation.error(error)
         except Exception:  # noqa: BLE001 - a bug of ours: the log gets it, the client a 500
             _log.exception("%s failed", operation.name)
             self.metrics.failed(operation.name, "InternalError")
-            answer = error_answer(ApiError(500, "InternalError", "The gateway failed on this."))
+            answer = operation.error(ApiError(500, "InternalError", "The gateway failed on this."))
         if self.settings.cors.origins:
             answer = self.settings.cors.marked(answer, request.headers.get(b"origin"))
         self.metrics.answered(operation.name, answer.status, time.perf_counter() - began_s)

@@ -14,7 +14,9 @@ from __future__ import annotations
 import asyncio
 import enum
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
+
+import hiredis
 
 from shardcluster.buckets import Buckets
 from shardcluster_api.limits import CONNECT_TIMEOUT_S, REQUEST_DEADLINE_S, WAIT_CONNECTIONS_MAX
@@ -219,6 +221,28 @@ class NodeLink:
             self._pool.release()
             raise
 
+    async def open_stream(
+        self, timeout_s: float
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection that is logged in and read as a stream, for pub/sub; raises NotReached."""
+        credentials = self._credentials
+        writer: asyncio.StreamWriter | None = None
+        try:
+            async with asyncio.timeout(timeout_s):
+                reader, writer = await asyncio.open_connection(
+                    self.address.host, self.address.port, ssl=credentials.tls
+                )
+                if (password := credentials.password) is not None:
+                    user = (credentials.username,) if credentials.username else ()
+                    writer.write(hiredis.pack_command(cast("Any", ("AUTH", *user, password))))
+                    _check_login(await reader.readuntil(b"\r\n"))
+        except (OSError, NodeReplyError, asyncio.IncompleteReadError) as error:
+            if writer is not None:
+                writer.close()
+            message = f"{self.name} ({self.address}) is not reachable: {error}"
+            raise NotReached(message) from error
+        return reader, writer
+
     def give_back(self, connection: NodeConnection) -> None:
         """The caller is done; a connection with answers still due is closed."""
         self._pool.release()
@@ -268,3 +292,8 @@ class NodeLink:
             connection.close()
         self._lanes.clear()
         self._idle.clear()
+
+
+def _check_login(answer: bytes) -> None:
+    if answer != b"+OK\r\n":
+        raise NodeReplyError(answer[1:-2].decode("utf-8", "replace"))

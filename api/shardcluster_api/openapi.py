@@ -31,6 +31,7 @@ _CONSISTENCY: Schema = {"type": "string", "enum": ["eventual", "strong"], "defau
 _TTL: Schema = {"type": "number", "exclusiveMinimum": 0, "maximum": TTL_SECONDS_MAX}
 _KEY: Schema = {"key": _TEXT, "key_base64": _BASE64}
 _VALUE: Schema = {"value": _TEXT, "value_base64": _BASE64}
+_REPLY: Schema = {"type": ["string", "integer", "null", "array"]}
 _PLACE: Schema = {
     "slot": {"type": "integer", "minimum": 0, "maximum": 16383},
     "shard": _TEXT,
@@ -150,6 +151,32 @@ _SCHEMAS: dict[str, Schema] = {
             "plan": _object({}),
         }
     ),
+    "Command": {
+        "type": "array",
+        "minItems": 1,
+        "items": {"type": ["string", "number", "boolean"]},
+        "examples": [["SET", "key", "value", "EX", 100]],
+    },
+    "Commands": {
+        "type": "array",
+        "maxItems": BATCH_OPERATIONS_MAX,
+        "items": {"$ref": "#/components/schemas/Command"},
+    },
+    "CommandResult": _object({"result": _REPLY}, required=["result"]),
+    "CommandResults": {
+        "type": "array",
+        "items": _object({"result": _REPLY, "error": _TEXT, "outcome": _TEXT}),
+    },
+    "CommandError": _object(
+        {
+            "error": {
+                "type": ["string", "object"],
+                "description": "The engine's words, or ours; an object where no command was found.",
+            },
+            "outcome": _TEXT,
+        },
+        required=["error"],
+    ),
     "Accepted": _object(
         {
             "accepted": {"const": True},
@@ -164,6 +191,8 @@ _OTHER_CONTENT: dict[str, Schema] = {
     "Text": {"text/plain": {"schema": _TEXT}},
     "Asset": {"text/css": {}, "text/javascript": {}, "image/svg+xml": {}},
     "Html": {"text/html": {"schema": _TEXT}},
+    "Anything": {"*/*": {}},
+    "EventStream": {"text/event-stream": {"schema": _TEXT}},
 }
 
 
@@ -195,6 +224,14 @@ def openapi_document(operations: Iterable[Operation]) -> dict[str, Any]:
 
 def _operation(operation: Operation) -> dict[str, Any]:
     parameters = [{"name": name, "in": "query", **_PARAMETERS[name]} for name in operation.query]
+    if "{channel}" in operation.path:
+        described = "A channel or pattern, %-encoded; several stand between slashes."
+        channel = {"name": "channel", "in": "path", "required": True, "schema": _TEXT}
+        parameters.insert(0, {**channel, "description": described})
+    if "{command}" in operation.path:
+        described = "A command and its arguments, each part %-encoded, as in `/SET/key/value`."
+        command = {"name": "command", "in": "path", "required": True, "schema": _TEXT}
+        parameters.insert(0, {**command, "description": described})
     if "{key}" in operation.path:
         described = "The key; any bytes, %-encoded; `/` and `%2F` mean the same."
         key = {"name": "key", "in": "path", "required": True, "schema": _TEXT}
@@ -221,7 +258,7 @@ def _response(operation: Operation, status: int) -> dict[str, Any]:
     described: dict[str, Any] = {"description": HTTPStatus(status).phrase}
     if status >= HTTPStatus.BAD_REQUEST:
         if operation.method != "HEAD":
-            described["content"] = _content("Error")
+            described["content"] = _content(operation.fails)
     elif operation.gives != "Nothing" and status != HTTPStatus.NOT_MODIFIED:
         described["content"] = _content(operation.gives)
     return described

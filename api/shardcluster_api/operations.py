@@ -9,21 +9,25 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from shardcluster_api import codec, data
+from shardcluster_api import codec, data, upstash
 from shardcluster_api.access import Role, refusal_of_role
 from shardcluster_api.answers import (
     BYTES_TYPE,
     Answer,
     Request,
+    error_answer,
     json_answer,
     place_fields,
     place_headers,
 )
+from shardcluster_api.commands.table import WORDS
 from shardcluster_api.dashboard import assets
 from shardcluster_api.dashboard.preview import preview
 from shardcluster_api.errors import ApiError, BadRequest, ControllerUnavailable
 from shardcluster_api.limits import BODY_BYTES_MAX, RETRY_AFTER_S, VALUE_BYTES_MAX
 from shardcluster_api.metrics import CONTENT_TYPE as METRICS_TYPE
+from shardcluster_api.pubsub import subscribe
+from shardcluster_api.webdis import WEBDIS_PREFIX, webdis
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -31,10 +35,20 @@ if TYPE_CHECKING:
     from shardcluster_api.answers import Headers
     from shardcluster_api.gateway import Gateway
 
-__all__ = ["KEY_PATH", "KEY_PREFIX", "OPERATIONS", "Operation"]
+    Handler = Callable[[Gateway, Request], Awaitable[Answer]]
+
+__all__ = [
+    "COMMAND_WORDS", "KEY_PATH", "KEY_PREFIX", "OPERATIONS", "WEBDIS_PATH", "Operation",
+    "by_first_word", "error_shape",
+]  # fmt: skip
 
 KEY_PREFIX = "/v1/keys/"
 KEY_PATH = "/v1/keys/{key}"
+COMMAND_PATH = "/{command}"
+WEBDIS_PATH = f"{WEBDIS_PREFIX}{{command}}"
+# The first words of paths that are commands: the engine's own words, so that every other path is
+# free for operations of ours.
+COMMAND_WORDS = WORDS - {b"subscribe", b"psubscribe"}
 _NO_STORE = (("Cache-Control", "no-store"),)
 SMALL_BODY_BYTES_MAX = 64 * 1024
 
@@ -46,7 +60,7 @@ class Operation:
     name: str
     method: str
     path: str
-    handler: Callable[[Gateway, Request], Awaitable[Answer]]
+    handler: Handler
     summary: str
     hot: bool = False  # the fast protocol answers it in the event loop
     body_bytes_max: int = SMALL_BODY_BYTES_MAX
@@ -55,6 +69,8 @@ class Operation:
     query: tuple[str, ...] = field(default=())
     statuses: tuple[int, ...] = (200,)
     role: Role = Role.NONE  # the weakest that may
+    error: Callable[[ApiError], Answer] = error_answer  # how this protocol writes errors
+    fails: str = "Error"  # the schema of those
 
 
 # -- keys ----------------------------------------------------------------------------------
@@ -224,6 +240,21 @@ async def _hot(gateway: Gateway, request: Request) -> Answer:
     return json_answer(await gateway.hot_spots.document(metric), headers=_NO_STORE)
 
 
+def _foreign(
+    name: str, method: str, path: str, handler: Handler, summary: str, *, bodies: tuple[str, str]
+) -> Operation:
+    """Of a protocol of others; `bodies` are the schemas of request and answer."""
+    takes, gives = bodies
+    return Operation(
+        name, method, path, handler, summary,
+        hot=True, body_bytes_max=BODY_BYTES_MAX, takes=takes or None, gives=gives,
+        statuses=(200, 304, 400, 403, 404, 413, 503),
+        role=Role.READ,  # what a command needs beyond this is looked at when it is known
+        error=error_answer if path.startswith(WEBDIS_PREFIX) else upstash.upstash_error,
+        fails="Error" if path.startswith(WEBDIS_PREFIX) else "CommandError",
+    )  # fmt: skip
+
+
 _DATA = (200, 400, 404, 409, 413, 502, 503, 507)
 _STORED = (204, 400, 409, 413, 502, 503, 507)
 _CONTROL = (202, 400, 404, 409, 413, 503)
@@ -317,4 +348,67 @@ OPERATIONS: tuple[Operation, ...] = (
         )
         for name in assets.FILES
     ),
+    _foreign(
+        "command", "POST", "/", upstash.command_by_body, "One command of the engine, as Upstash",
+        bodies=("Command", "CommandResult"),
+    ),
+    _foreign(
+        "pipeline", "POST", "/pipeline", upstash.pipeline, "Many commands, as Upstash",
+        bodies=("Commands", "CommandResults"),
+    ),
+    _foreign(
+        "multi_exec", "POST", "/multi-exec", upstash.transaction,
+        "Commands for one slot, all or none, as Upstash",
+        bodies=("Commands", "CommandResults"),
+    ),
+    *(
+        _foreign(
+            f"{word}_{method.lower()}", method, f"/{word}/{{channel}}", subscribe,
+            f"Listen by server-sent events ({word.upper()}), as Upstash",
+            bodies=("", "EventStream"),
+        )
+        for word in ("subscribe", "psubscribe")
+        for method in ("GET", "POST")
+    ),
+    *(
+        _foreign(
+            f"webdis_{method.lower()}", method, WEBDIS_PATH, webdis,
+            "One command of the engine in the path, as Webdis",
+            bodies=("" if method == "GET" else "Bytes", "Anything"),
+        )
+        for method in ("GET", "POST", "PUT")
+    ),
+    *(
+        _foreign(
+            f"command_{method.lower()}", method, COMMAND_PATH, upstash.command_by_path,
+            "One command of the engine in the path, as Upstash",
+            bodies=(
+                "Bytes" if method in {"POST", "PUT"} else "",
+                "Nothing" if method == "HEAD" else "CommandResult",
+            ),
+        )
+        for method in ("GET", "HEAD", "POST", "PUT")
+    ),
 )  # fmt: skip
+
+_BY_WORD = {o.method.encode(): o for o in OPERATIONS if o.path == COMMAND_PATH}
+_BY_OUR_WORD = {
+    (o.method.encode(), o.path[1:].partition("/")[0].encode()): o
+    for o in OPERATIONS
+    if o.path.endswith("/{channel}") or o.path == WEBDIS_PATH
+}
+_LISTS = frozenset({b"/pipeline", b"/multi-exec"})
+
+
+def by_first_word(method: bytes, path: bytes) -> Operation | None:
+    """The operation for a path that begins with a command of the engine, or with `webdis`."""
+    word, slash, _ = path[1:].partition(b"/")
+    if word.lower() in COMMAND_WORDS:
+        return _BY_WORD.get(method)
+    return _BY_OUR_WORD.get((method, word)) if slash else None
+
+
+def error_shape(path: bytes) -> Callable[[ApiError], Answer]:
+    """How errors of this path are written, whatever its method."""
+    word = path[1:].partition(b"/")[0].lower()
+    return upstash.upstash_error if word in WORDS or path in _LISTS else error_answer

@@ -1,6 +1,6 @@
 """uvicorn's HTTP protocol with the hot operations answered right in the event loop.
 
-A request for an operation marked `hot` becomes a `_HotCycle` in place of uvicorn's own
+A request for an operation marked `hot` becomes a `HotCycle` in place of uvicorn's own
 request-response cycle: no ASGI messages, no thread, one write for the whole answer.  All else goes
 uvicorn's way, to the Flask app behind a2wsgi.  Both kinds share uvicorn's pipeline, so that answers
 leave in the order of their requests, and its keep-alive and shutdown.
@@ -12,31 +12,29 @@ operation's limit, all bodies together by `Limits.buffered_bytes_max`, requests 
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote_to_bytes
 
 from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
     HttpToolsProtocol,
 )
 
-from shardcluster_api.answers import Answer, Request, error_answer
-from shardcluster_api.errors import ApiError, TooBusy, TooLarge
-from shardcluster_api.flow import Unread, bodies_too_large, body_timeout
+from shardcluster_api.answers import error_answer
+from shardcluster_api.cycle import HotCycle, RequestHead, too_large
+from shardcluster_api.errors import ApiError, TooBusy
+from shardcluster_api.flow import Unread
 from shardcluster_api.guards import refusal_of_origin
 from shardcluster_api.heads import Framing, Head, head_too_large, read_head
 from shardcluster_api.limits import (
     CONNECTIONS_MAX,
     HEAD_BYTES_MAX,
     HEAD_TIMEOUT_S,
-    RECEIVE_TIMEOUT_S,
 )
-from shardcluster_api.operations import KEY_PATH, KEY_PREFIX, OPERATIONS
+from shardcluster_api.operations import KEY_PATH, KEY_PREFIX, OPERATIONS, by_first_word
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import asyncio
 
     from shardcluster_api.fast import FastCycle
     from shardcluster_api.gateway import Gateway
@@ -53,120 +51,9 @@ _KEY_PREFIX = KEY_PREFIX.encode()
 _HOT = {(o.method.encode(), o.path.encode()): o for o in OPERATIONS if o.hot}
 _HOT_KEY = {o.method.encode(): o for o in OPERATIONS if o.hot and o.path == KEY_PATH}
 _REFUSED = replace(OPERATIONS[0], name="none")  # stands for a request that is not understood
-_NO_BODY_STATUSES = frozenset({204, 304})
 
 
-class _Head(NamedTuple):
-    """What a request's head says."""
-
-    method: str
-    path: bytes
-    query: str
-    headers: Mapping[bytes, bytes]
-
-
-_NO_HEAD = _Head("", b"", "", {})
-
-
-class _HotCycle:
-    """One hot request; the public attributes are those that uvicorn's protocol looks at."""
-
-    def __init__(
-        self, protocol: GatewayProtocol, operation: Operation, head: _Head, key: bytes
-    ) -> None:
-        self.response_complete = False
-        self.disconnected = False
-        self.more_body = True
-        self.keep_alive = True
-        self.message_event = asyncio.Event()
-        self.body = bytearray()
-        self.operation = operation
-        self.refusal: ApiError | None = None
-        self._protocol = protocol
-        self._head = head
-        self._key = key
-
-    async def run_asgi(self, _app: Any) -> None:
-        """Wait for the body, carry out, answer."""
-        protocol = self._protocol
-        if protocol.flow.write_paused and not self.disconnected:
-            await protocol.flow.drain()  # nothing is carried out for who doesn't read the answers
-        if self.more_body and self.refusal is None:
-            await self._receive()
-        if self.disconnected or (self.more_body and self.refusal is None):
-            return
-        if self.refusal is None:
-            method, path, query, headers = self._head
-            role = protocol.gateway.role_of(headers, query)
-            request = Request(bytes(self.body), query, self._key, method, path, headers, role)
-            answer = await protocol.gateway.answer(self.operation, request)
-        else:
-            self.keep_alive = False
-            answer = error_answer(self.refusal)
-            protocol.gateway.metrics.answered(self.operation.name, answer.status, 0.0)
-            protocol.gateway.metrics.failed(self.operation.name, self.refusal.code)
-        self.release()
-        if not self.disconnected:
-            busy = protocol.unread.refusal(len(answer.body))
-            self.respond(answer if busy is None else error_answer(busy))
-
-    async def _receive(self) -> None:
-        if self._protocol.expect_100_continue:
-            self._protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        try:
-            async with asyncio.timeout(RECEIVE_TIMEOUT_S):
-                while self.more_body and self.refusal is None and not self.disconnected:
-                    self.message_event.clear()
-                    await self.message_event.wait()
-        except TimeoutError:
-            self.refusal = body_timeout()
-
-    def take(self, body: bytes) -> None:
-        """A piece of the body came."""
-        if self.refusal is not None:
-            return
-        gateway = self._protocol.gateway
-        if len(self.body) + len(body) > self.operation.body_bytes_max:
-            self.refuse(_too_large(self.operation))
-        elif gateway.buffered_bytes + len(body) > gateway.limits.buffered_bytes_max:
-            self.refuse(bodies_too_large())
-        else:
-            gateway.buffered_bytes += len(body)
-            self.body += body
-
-    def refuse(self, error: ApiError) -> None:
-        """Answer with an error, whatever else comes."""
-        self.release()
-        self.refusal = error
-        self.message_event.set()
-
-    def release(self) -> None:
-        """Give the body's memory back."""
-        self._protocol.gateway.buffered_bytes -= len(self.body)
-        self.body = bytearray()
-
-    def respond(self, answer: Answer) -> None:
-        """Write the answer."""
-        protocol = self._protocol
-        bodiless = self.operation.method == "HEAD" or answer.status in _NO_BODY_STATUSES
-        head = [STATUS_LINE[answer.status]]
-        for name, value in protocol.server_state.default_headers:
-            head += (name, b": ", value, b"\r\n")
-        if answer.status not in _NO_BODY_STATUSES:
-            head.append(f"content-type: {answer.content_type}\r\n".encode("latin-1"))
-            head.append(b"content-length: %d\r\n" % len(answer.body))
-        for header, text in answer.headers:
-            head.append(f"{header.lower()}: {text}\r\n".encode("latin-1"))
-        leaving = protocol.leaving()
-        self.keep_alive = self.keep_alive and not leaving
-        head.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
-        if not bodiless:
-            head.append(answer.body)
-        protocol.transport.write(b"".join(head))
-        self.response_complete = True
-        if not self.keep_alive:
-            protocol.finish(lingering=self.more_body or leaving)
-        protocol.on_response_complete()
+_NO_HEAD = RequestHead("", b"", "", {})
 
 
 class GatewayProtocol(HttpToolsProtocol):
@@ -298,6 +185,8 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Uvicorn's call at the end of accepting; requests under way are answered first."""
+        if isinstance(self.cycle, HotCycle):
+            self.cycle.end_stream()
         self.loop.call_later(IDLE_LOOK_S, self._close_if_idle)
 
     def _close_if_idle(self) -> None:
@@ -307,7 +196,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def _learn(self, data: bytes) -> None:
         """`data` was a whole request; if it was a plain one, the next like it can be quicker."""
         cycle = self.cycle
-        if isinstance(cycle, _HotCycle) and cycle.refusal is None and cycle.keep_alive:
+        if isinstance(cycle, HotCycle) and cycle.refusal is None and cycle.keep_alive:
             self.gateway.fast.learn(data, self.headers)
 
     def answered(self, cycle: FastCycle, answer: bytes, now_s: float) -> None:
@@ -328,8 +217,8 @@ class GatewayProtocol(HttpToolsProtocol):
     def go_on(self, cycle: FastCycle, error: ApiError | None) -> None:
         """The long way takes over from the short one, or says what went wrong there."""
         path = KEY_PREFIX + quote(cycle.key, safe="")
-        head = _Head(cycle.method, path.encode(), "", cycle.head.headers)
-        slow = _HotCycle(self, _HOT_KEY[cycle.method.encode()], head, cycle.key)
+        head = RequestHead(cycle.method, path.encode(), "", cycle.head.headers)
+        slow = HotCycle(self, _HOT_KEY[cycle.method.encode()], head, cycle.key)
         slow.keep_alive, slow.more_body = cycle.keep_alive, False
         if self.cycle is cycle:  # else the next request is being read already
             self.cycle = slow
@@ -362,9 +251,10 @@ class GatewayProtocol(HttpToolsProtocol):
             self._linger.cancel()
         self.unread.read()
         for cycle in (self.cycle, *(waiting for waiting, _ in self.pipeline)):
-            if isinstance(cycle, _HotCycle):
+            if isinstance(cycle, HotCycle):
                 cycle.disconnected = cycle.disconnected or not cycle.response_complete
                 cycle.release()
+                cycle.end_stream()
         if self._fast is not None:
             self._fast.disconnected = True
         self._unset_keepalive_if_required()
@@ -384,7 +274,7 @@ class GatewayProtocol(HttpToolsProtocol):
             if cycle.response_complete or getattr(cycle, "response_started", False):
                 self.transport.close()  # it has its answer already
                 return
-            if isinstance(cycle, _HotCycle):
+            if isinstance(cycle, HotCycle):
                 cycle.refuse(error)  # it is this request that is broken
                 return
             # The Flask app gets half a body: as if the client had gone.
@@ -393,7 +283,7 @@ class GatewayProtocol(HttpToolsProtocol):
             if self.pipeline and self.pipeline[0][0] is cycle:
                 self.pipeline.popleft()
                 cycle.response_complete = False  # others are before it
-        refused = _HotCycle(self, _REFUSED, _NO_HEAD, b"")
+        refused = HotCycle(self, _REFUSED, _NO_HEAD, b"")
         refused.refusal = error
         self._enqueue(refused)
 
@@ -443,16 +333,17 @@ class GatewayProtocol(HttpToolsProtocol):
         if hot is None and path.startswith(_KEY_PREFIX):
             hot = _HOT_KEY.get(method)
             key = unquote_to_bytes(path[len(_KEY_PREFIX) :])
+        hot = hot or by_first_word(method, path)
         if hot is None:
             super().on_headers_complete()
             return
-        parts = _Head(method.decode(), path, query.decode("latin-1"), dict(self.headers))
-        cycle = _HotCycle(self, hot, parts, key)
+        parts = RequestHead(method.decode(), path, query.decode("latin-1"), dict(self.headers))
+        cycle = HotCycle(self, hot, parts, key)
         cycle.keep_alive = version != "1.0" and self.parser.should_keep_alive()
         cycle.refusal = _refusal(hot, head, self.gateway.settings.cors)
         self._enqueue(cycle)
 
-    def _enqueue(self, cycle: _HotCycle) -> None:
+    def _enqueue(self, cycle: HotCycle) -> None:
         previous = self.cycle  # None before the first request
         self.cycle = cycle
         if previous is None or previous.response_complete:
@@ -461,7 +352,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))  # type: ignore[arg-type]
 
-    def _run(self, cycle: _HotCycle) -> None:
+    def _run(self, cycle: HotCycle) -> None:
         task = self.loop.create_task(cycle.run_asgi(self.app))
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
@@ -470,7 +361,7 @@ class GatewayProtocol(HttpToolsProtocol):
         """Parser's callback."""
         if self._framing is not None:
             self._framing.took(len(body))
-        if isinstance(self.cycle, _HotCycle):
+        if isinstance(self.cycle, HotCycle):
             self.cycle.take(body)
         else:
             super().on_body(body)
@@ -479,7 +370,7 @@ class GatewayProtocol(HttpToolsProtocol):
         """Parser's callback."""
         self._framing = None
         self._between = True
-        if isinstance(self.cycle, _HotCycle):
+        if isinstance(self.cycle, HotCycle):
             self.cycle.more_body = False
             self.cycle.message_event.set()
         else:
@@ -489,9 +380,5 @@ class GatewayProtocol(HttpToolsProtocol):
 def _refusal(operation: Operation, head: Head, cors: Cors) -> ApiError | None:
     """What the head alone is reason enough to refuse."""
     if head.body_bytes is not None and head.body_bytes > operation.body_bytes_max:
-        return _too_large(operation)
+        return too_large(operation)
     return refusal_of_origin(operation.method, head.origin, head.host, cors)
-
-
-def _too_large(operation: Operation) -> ApiError:
-    return TooLarge(f"The body is longer than {operation.body_bytes_max} bytes.")

@@ -22,6 +22,7 @@ import hiredis
 
 from shardcluster.observed import Address
 from shardcluster.spec_model import Durability, ReadFrom
+from shardcluster_api.calls import Call
 from shardcluster_api.errors import EngineRefused, NotServed, OutcomeUnknown, TooBusy
 from shardcluster_api.hot_keys import HotKeys
 from shardcluster_api.limits import CONNECT_TIMEOUT_S, HEDGE_AFTER_S, REQUEST_DEADLINE_S
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from shardcluster_api.topology import Topology
     from shardcluster_runtime.wire import NodeConnection
 
-__all__ = ["Policy", "Reply", "Router"]
+__all__ = ["PASSING", "Policy", "Reply", "Router"]
 
 CHANGE_WAIT_S = 0.05  # news wakes who waits for an owner; in case it is missed they look again
 PAUSE_MIN_S, PAUSE_MAX_S = 0.01, 0.02  # before asking the same node again, jittered
@@ -45,10 +46,12 @@ READ_ATTEMPT_S = 1.0  # a read that waits longer for one node looks at the map a
 REDIRECTS_AT_ONCE_MAX = 4  # followed without a pause
 
 # Errors that pass by themselves: the command was not applied, and asking again may help.
-_PASSING = frozenset(
+PASSING = frozenset(
     {"TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY", "BUSY", "NOREPLICAS"}
 )
 _PACKED_ASKING = hiredis.pack_command(("ASKING",))
+_PACKED_MULTI = hiredis.pack_command(("MULTI",))
+_PACKED_EXEC = hiredis.pack_command(("EXEC",))
 
 
 class Reply:
@@ -66,38 +69,7 @@ class Reply:
         self.acked: int | str | None = None  # what WAIT or WAITAOF said, or its error
 
 
-class _Call:
-    """One request on its way."""
-
-    __slots__ = (
-        "asking",
-        "deadline_s",
-        "packed",
-        "pauses",
-        "redirects",
-        "refusal",
-        "slot",
-        "target",
-        "trouble",
-        "wait",
-        "writing",
-    )
-
-    def __init__(self, slot: int, packed: bytes, deadline_s: float) -> None:
-        self.slot = slot
-        self.packed = packed
-        self.deadline_s = deadline_s
-        self.target: NodeLink | None = None  # where ASK sent us
-        self.asking = False
-        self.redirects = 0
-        self.pauses = 0
-        self.refusal: EngineRefused | None = None  # what is answered when the time is over
-        self.trouble = "no owner of the slot is known"
-        self.writing = False
-        self.wait: tuple[str | int, ...] | None = None  # WAIT or WAITAOF after the write
-
-
-_Attempt = Callable[[_Call, NodeLink], Awaitable[Reply]]
+_Attempt = Callable[[Call, NodeLink], Awaitable[Reply]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,18 +95,38 @@ class Router:
         self._turn = 0  # of replicas with equal load
 
     async def write(
-        self, slot: int, packed: bytes, wait: tuple[str | int, ...] | None = None
+        self,
+        slot: int,
+        packed: bytes,
+        wait: tuple[str | int, ...] | None = None,
+        *,
+        deadline_s: float | None = None,
     ) -> Reply:
         """Send a write to the slot's master; `wait` is the WAIT command that is to follow it."""
-        call = _Call(slot, packed, self._loop.time() + REQUEST_DEADLINE_S)
+        call = Call(slot, packed, deadline_s or self._loop.time() + REQUEST_DEADLINE_S)
         call.wait = wait
         call.writing = True
         return await self._at_master(call, self._attempt_write)
 
-    async def read(self, slot: int, packed: bytes, *, strong: bool = False) -> Reply:
+    async def transaction(
+        self, slot: int, commands: tuple[bytes, ...], wait: tuple[str | int, ...] | None = None
+    ) -> Reply:
+        """All commands or none by MULTI and EXEC; the reply's value is the list of theirs.
+
+        Raises EngineRefused with the first error of a command that the node would not queue.
+        """
+        call = Call(slot, b"", self._loop.time() + REQUEST_DEADLINE_S)
+        call.wait = wait
+        call.writing = True
+        call.commands = (_PACKED_MULTI, *commands, _PACKED_EXEC)
+        return await self._at_master(call, self._attempt_write)
+
+    async def read(
+        self, slot: int, packed: bytes, *, strong: bool = False, deadline_s: float | None = None
+    ) -> Reply:
         """Send a read to a replica, or with `strong` to the master."""
         now_s = self._loop.time()
-        call = _Call(slot, packed, now_s + REQUEST_DEADLINE_S)
+        call = Call(slot, packed, deadline_s or now_s + REQUEST_DEADLINE_S)
         at_master = strong or self.policy.read_from is ReadFrom.MASTER
         if at_master or self._map.is_moving(slot, now_s):
             return await self._at_master(call, self._attempt_read)
@@ -183,7 +175,7 @@ class Router:
 
     # -- at the master ---------------------------------------------------------------------
 
-    async def _at_master(self, call: _Call, attempt: _Attempt) -> Reply:
+    async def _at_master(self, call: Call, attempt: _Attempt) -> Reply:
         while True:
             route = self._map.owners[call.slot]
             link = call.target or (route.master if route is not None else None)
@@ -203,13 +195,13 @@ class Router:
                 return reply
             await self._after_error(call, link, str(reply.value))
 
-    async def _attempt_write(self, call: _Call, link: NodeLink) -> Reply:
+    async def _attempt_write(self, call: Call, link: NodeLink) -> Reply:
         """One try; raises NotReached when nothing was sent, OutcomeUnknown when no answer came."""
         if link.suspect:
             message = f"{link.name} does not answer"
             raise NotReached(message)
-        if call.wait is not None:
-            return await self._attempt_durable(call, link)
+        if call.wait is not None or len(call.commands) > 1:
+            return await self._attempt_exclusive(call, link)
         connection = link.connection(Lane.MAIN) or await link.open(Lane.MAIN, self._left(call))
         try:
             if call.asking:
@@ -220,16 +212,20 @@ class Router:
             self._not_sent(lost, link)
         return self._reply(value, link)
 
-    async def _attempt_durable(self, call: _Call, link: NodeLink) -> Reply:
-        assert call.wait is not None
+    async def _attempt_exclusive(self, call: Call, link: NodeLink) -> Reply:
+        """On a connection of its own: a write that WAIT follows, or a transaction."""
         connection = await link.borrow(min(self._left(call), CONNECT_TIMEOUT_S))
         try:
             if call.asking:
-                connection.send_packed(_PACKED_ASKING)
-            written = connection.send_packed(call.packed)
-            waited = connection.send(*call.wait)
-            reply = self._reply(await self._answer(written, call, link), link)
-            if not isinstance(reply.value, hiredis.ReplyError):
+                connection.send_packed(_PACKED_ASKING)  # in a transaction it holds until EXEC
+            futures = [connection.send_packed(one) for one in call.commands]
+            waited = None if call.wait is None else connection.send(*call.wait)
+            reply = self._reply(await self._answer(futures[-1], call, link), link)
+            if isinstance(reply.value, hiredis.ReplyError):
+                # EXECABORT says only that something was wrong; the command's own answer says what.
+                values = (future.result() for future in futures)
+                reply.value = next(one for one in values if isinstance(one, hiredis.ReplyError))
+            elif waited is not None:
                 reply.acked = await self._acked(waited, call)
         except ConnectionLost as lost:
             self._not_sent(lost, link)
@@ -237,7 +233,7 @@ class Router:
             link.give_back(connection)
         return reply
 
-    async def _acked(self, waited: asyncio.Future[Any], call: _Call) -> int | str:
+    async def _acked(self, waited: asyncio.Future[Any], call: Call) -> int | str:
         """How many copies have it: the write itself is applied already, whatever comes now."""
         await _settled((waited,), self._left(call))
         if not waited.done():
@@ -249,21 +245,25 @@ class Router:
             return int(answer[0])
         return str(answer) if isinstance(answer, hiredis.ReplyError) else int(answer)
 
-    async def _answer(self, future: asyncio.Future[Any], call: _Call, link: NodeLink) -> Any:
+    async def _answer(self, future: asyncio.Future[Any], call: Call, link: NodeLink) -> Any:
         await _settled((future,), self._left(call))
         if not future.done():
-            self._metrics.unknown_outcomes.inc()
-            raise OutcomeUnknown(link.name, f"it is silent for {REQUEST_DEADLINE_S:.0f} s")
+            raise self.unknown(link)
         return future.result()
 
     def _not_sent(self, lost: ConnectionLost, link: NodeLink) -> NoReturn:
         """Tell a write that never left from one that may be applied; always raises."""
         if lost.sent:
-            self._metrics.unknown_outcomes.inc()
-            raise OutcomeUnknown(link.name, "its connection ended") from lost
+            raise self.unknown(link, lost) from lost
         raise NotReached(str(lost)) from lost
 
-    async def _attempt_read(self, call: _Call, link: NodeLink) -> Reply:
+    def unknown(self, link: NodeLink, lost: ConnectionLost | None = None) -> OutcomeUnknown:
+        """The error for a write that this node got and did not answer; counted."""
+        self._metrics.unknown_outcomes.inc()
+        silent = f"it is silent for {REQUEST_DEADLINE_S:.0f} s"
+        return OutcomeUnknown(link.name, silent if lost is None else "its connection ended")
+
+    async def _attempt_read(self, call: Call, link: NodeLink) -> Reply:
         connection = link.connection(Lane.MAIN) or await link.open(Lane.MAIN, self._left(call))
         try:
             if call.asking:
@@ -277,7 +277,7 @@ class Router:
         except ConnectionLost as lost:
             raise NotReached(str(lost)) from lost
 
-    async def _after_error(self, call: _Call, link: NodeLink, message: str) -> None:
+    async def _after_error(self, call: Call, link: NodeLink, message: str) -> None:
         """Follow a redirect or wait a moment; raises EngineRefused for an error that stays."""
         word = message.split(" ", 1)[0]
         call.target, call.asking = None, False
@@ -287,7 +287,7 @@ class Router:
                 await self._pause(call, PAUSE_MAX_S, link)
             return
         self._metrics.node_error(link.name, word)
-        if word not in _PASSING:
+        if word not in PASSING:
             raise EngineRefused(link.name, message, writing=call.writing)
         self._retry(call, word, f"{link.name} answered: {message}")
         if word == "NOREPLICAS":
@@ -296,7 +296,7 @@ class Router:
             self.topology.refresh_soon()
         await self._pause(call, random.uniform(PAUSE_MIN_S, PAUSE_MAX_S), link)  # noqa: S311 - jitter
 
-    def _redirected(self, call: _Call, link: NodeLink, message: str) -> None:
+    def _redirected(self, call: Call, link: NodeLink, message: str) -> None:
         kind, _, rest = message.partition(" ")
         self._metrics.redirected(kind)
         call.redirects += 1
@@ -316,7 +316,7 @@ class Router:
 
     # -- at the replicas -------------------------------------------------------------------
 
-    async def _race(self, call: _Call, route: ShardRoute) -> Reply | None:
+    async def _race(self, call: Call, route: ShardRoute) -> Reply | None:
         """Ask node after node until one gives a usable answer; None: look at the map again."""
         pending: dict[asyncio.Future[Any], NodeLink] = {}
         readers = self._readers(call.slot, route)
@@ -357,7 +357,7 @@ class Router:
         return [*replicas, master]
 
     async def _ask(
-        self, call: _Call, link: NodeLink, route: ShardRoute
+        self, call: Call, link: NodeLink, route: ShardRoute
     ) -> asyncio.Future[Any] | None:
         lane = Lane.MAIN if link is route.master else Lane.READONLY
         try:
@@ -374,7 +374,7 @@ class Router:
             return None
 
     def _first_good(
-        self, call: _Call, pending: dict[asyncio.Future[Any], NodeLink], route: ShardRoute
+        self, call: Call, pending: dict[asyncio.Future[Any], NodeLink], route: ShardRoute
     ) -> Reply | None:
         """Of the answers that came the first that is one; the others leave `pending`."""
         for future, link in list(pending.items()):
@@ -396,13 +396,13 @@ class Router:
             return reply
         return None
 
-    def _read_error(self, call: _Call, link: NodeLink, message: str) -> None:
+    def _read_error(self, call: Call, link: NodeLink, message: str) -> None:
         word = message.split(" ", 1)[0]
         if word in {"MOVED", "ASK"}:
             self._redirected(call, link, message)
             return
         self._metrics.node_error(link.name, word)
-        if word not in _PASSING:
+        if word not in PASSING:
             raise EngineRefused(link.name, message, writing=call.writing)
         self._retry(call, word, f"{link.name} answered: {message}")
         link.leave_out(self._loop.time())
@@ -419,14 +419,14 @@ class Router:
     def _reply(self, value: Any, link: NodeLink) -> Reply:
         return Reply(value, link, link.shard or str(link.address), "master")
 
-    def _left(self, call: _Call) -> float:
+    def _left(self, call: Call) -> float:
         return max(0.0, call.deadline_s - self._loop.time())
 
-    def _retry(self, call: _Call, reason: str, trouble: str) -> None:
+    def _retry(self, call: Call, reason: str, trouble: str) -> None:
         self._metrics.retried(reason)
         call.trouble, call.refusal = trouble, None
 
-    async def _pause(self, call: _Call, wait_s: float, link: NodeLink | None = None) -> None:
+    async def _pause(self, call: Call, wait_s: float, link: NodeLink | None = None) -> None:
         """Wait for news of `link`, at most `wait_s` and longer each time.
 
         Raises NotServed (or what the engine said) when the deadline is over, TooBusy when too many

@@ -1,0 +1,143 @@
+"""Carries out a list of commands for one request: what is refused, what goes together, the order.
+
+Law: a command that is refused changes nothing and does not stop the others; answers stand in the
+commands' order; the commands of one slot take effect in theirs.  One that concerns all shards
+starts when those before it are done, and those after it wait for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from shardcluster_api.access import refusal_of_role
+from shardcluster_api.commands.plans import packed, plan
+from shardcluster_api.commands.spanning import on_every_shard
+from shardcluster_api.commands.sync_token import EVERY_SLOT, with_slots
+from shardcluster_api.commands.table import (
+    CommandRefused,
+    Reach,
+    check_sizes,
+    checked_slot,
+    find,
+)
+from shardcluster_api.commands.wave import carry_out
+from shardcluster_api.durability import WAITS, reached
+from shardcluster_api.errors import ApiError, TooBusy
+from shardcluster_api.limits import BATCH_ANSWER_BYTES_MAX
+
+if TYPE_CHECKING:
+    from shardcluster_api.access import Role
+    from shardcluster_api.commands.plans import Plan
+    from shardcluster_api.commands.table import Command
+    from shardcluster_api.commands.wave import How, Part
+    from shardcluster_api.gateway import Gateway
+
+__all__ = ["Done", "run", "run_transaction"]
+
+Arguments = list[bytes]
+
+
+@dataclass(slots=True)
+class Done:
+    """The answers, each a reply or an `ApiError` (EngineRefused with the engine's own words)."""
+
+    values: list[Any]
+    answer_bytes: int = 0
+    written: int = 0  # slots, as `sync_token` counts them
+    parts: list[Part] = field(default_factory=list)  # of the last ones, which say where it was
+
+
+async def run(gateway: Gateway, commands: list[Arguments], role: Role, how: How) -> Done:
+    """Carry out the commands; raises TooBusy before anything is sent, if at all."""
+    done, hot_keys = Done([None] * len(commands)), gateway.router.hot_keys
+    waiting: list[tuple[int, Plan]] = []
+    with gateway.admitted(len(commands)):
+        for index, arguments in enumerate(commands):
+            try:
+                command = _allowed(arguments, role)
+                if command.reach is Reach.SHARDS:
+                    check_sizes(arguments, [])
+                    await _flush(gateway, waiting, how, done)
+                    value = await on_every_shard(gateway.router, command, arguments, how)
+                    done.values[index] = value
+                    if not command.reads:
+                        done.written = EVERY_SLOT
+                else:
+                    planned = plan(command, arguments)
+                    waiting.append((index, planned))
+                    for key in planned.keys:
+                        hot_keys.saw(key)
+            except ApiError as error:
+                done.values[index] = error
+        await _flush(gateway, waiting, how, done)
+    return done
+
+
+def _allowed(arguments: Arguments, role: Role) -> Command:
+    command = find(arguments)
+    refusal = refusal_of_role(role, command.role)
+    if refusal is not None:
+        raise refusal
+    return command
+
+
+async def _flush(gateway: Gateway, waiting: list[tuple[int, Plan]], how: How, done: Done) -> None:
+    parts = [part for _, planned in waiting for part in planned.parts]
+    more = len(parts) - len(waiting)  # one a command is admitted already
+    try:
+        with gateway.admitted(max(0, more)):
+            await carry_out(gateway.router, parts, how)
+    except TooBusy as busy:
+        for part in parts:
+            part.value = busy
+    for index, planned in waiting:
+        value = planned.value()
+        done.answer_bytes += _size(value)
+        if done.answer_bytes > BATCH_ANSWER_BYTES_MAX:
+            value = _too_large(applied=planned.parts[0].writing)
+        done.values[index] = value
+    done.written = with_slots(done.written, {part.slot for part in parts if part.writing})
+    done.parts = parts
+    waiting.clear()
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, bytes):
+        return len(value)
+    return sum(map(_size, value)) if isinstance(value, list) else 0
+
+
+def _too_large(*, applied: bool) -> ApiError:
+    message = f"The answers to this request are longer than {BATCH_ANSWER_BYTES_MAX} bytes."
+    fields = {"outcome": "applied"} if applied else {}
+    return ApiError(413, "TooLarge", message, fields=fields)
+
+
+async def run_transaction(
+    gateway: Gateway, commands: list[Arguments], role: Role, how: How
+) -> Done:
+    """All commands by MULTI and EXEC on the master of their one slot, or none.
+
+    Raises ApiError, and then nothing was carried out unless the error says so.
+    """
+    keys: list[bytes] = []
+    for arguments in commands:
+        command = _allowed(arguments, role)
+        if command.reach is Reach.SHARDS:
+            words = command.name.upper().replace("|", " ")
+            message = f"ERR {words} concerns all shards, so it can't be part of a transaction"
+            raise CommandRefused(message)
+        mine = command.keys(arguments)
+        check_sizes(arguments, mine)
+        keys += mine
+    if not commands:
+        message = "ERR a transaction needs a command"
+        raise CommandRefused(message)
+    slot = checked_slot(keys) or 0
+    with gateway.admitted(len(commands)):
+        reply = await gateway.router.transaction(
+            slot, tuple(map(packed, commands)), WAITS[how.durability]
+        )
+    reached(how.durability, reply, slot)
+    return Done(list(reply.value), with_slots(0, (slot,)))

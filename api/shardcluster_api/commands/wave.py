@@ -1,0 +1,335 @@
+"""Sends many commands at once, each to the node of its slot, and gathers the answers.
+
+Everything that can go out now goes out in one event-loop tick, so as one write for each node; the
+replies of one connection come in their order, so waiting for the last is waiting for all.  No task
+and no callback for a single command.  What the first try did not settle (redirects, passing
+errors, a node that is silent or gone) is handed to the router, which knows every way to go on.
+
+Law: commands of one slot take effect in their order.  If any of them writes, all of them go to the
+master over one connection; and one that failed is not tried again once a later write of its slot
+was applied: its error is its answer then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import hiredis
+
+from shardcluster.spec_model import Durability, ReadFrom
+from shardcluster_api.commands.sync_token import is_seen
+from shardcluster_api.durability import WAITS, reached
+from shardcluster_api.errors import ApiError, EngineRefused, NotServed
+from shardcluster_api.limits import CONNECT_TIMEOUT_S, HEDGE_AFTER_S, REQUEST_DEADLINE_S
+from shardcluster_api.links import Lane, NotReached
+from shardcluster_api.router import PASSING, Reply
+from shardcluster_runtime.wire import ConnectionLost, Overloaded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from shardcluster_api.links import NodeLink
+    from shardcluster_api.router import Router
+    from shardcluster_api.slot_map import ShardRoute
+    from shardcluster_runtime.wire import NodeConnection
+
+__all__ = ["How", "Part", "carry_out"]
+
+_AGAIN = PASSING | {"MOVED", "ASK"}
+_UNSETTLED = object()  # the value of a part that the first try left open
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """What a request wants of all its commands."""
+
+    strong: bool = False  # reads at the master
+    durability: Durability = Durability.ASYNC
+    seen: int = 0  # slots that are read at the master, as `sync_token` counts them
+
+
+class Part:
+    """One command for one slot; `value` is its reply or an `ApiError`."""
+
+    __slots__ = ("future", "packed", "path", "place", "slot", "strong", "value", "writing")
+
+    def __init__(self, slot: int, packed: bytes, *, writing: bool, strong: bool = False) -> None:
+        """Not sent yet; `strong` reads at the master even if the others needn't."""
+        self.slot = slot
+        self.packed = packed
+        self.writing = writing
+        self.strong = strong
+        self.future: asyncio.Future[Any] | None = None
+        self.path: _Path | None = None
+        self.place: Reply | None = None  # where the answer came from
+        self.value: Any = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the value is an error."""
+        return isinstance(self.value, ApiError)
+
+
+class _Path:
+    """The connection that a wave uses to one node."""
+
+    __slots__ = ("connection", "last", "link", "place", "waited", "writing")
+
+    def __init__(self, link: NodeLink, connection: NodeConnection, place: Reply) -> None:
+        self.link = link
+        self.connection = connection
+        self.place = place
+        self.last: asyncio.Future[Any] | None = None
+        self.writing = False
+        self.waited: asyncio.Future[Any] | None = None  # of WAIT or WAITAOF
+
+
+async def carry_out(router: Router, parts: list[Part], how: How) -> None:
+    """Fill in every part's value; raises nothing."""
+    wave = _Wave(router, how)
+    if len(parts) == 1:
+        await wave.alone(parts[0])
+    elif parts:
+        await wave.run(parts)
+
+
+class _Wave:
+    def __init__(self, router: Router, how: How) -> None:
+        self._router = router
+        self._how = how
+        self._map = router.topology.map
+        self._loop = asyncio.get_running_loop()
+        self._deadline_s = self._loop.time() + REQUEST_DEADLINE_S
+        self._strong = how.strong or router.policy.read_from is ReadFrom.MASTER
+        self._written: frozenset[int] = frozenset()  # slots
+        self._at_master: dict[ShardRoute, _Path | None] = {}
+        self._at_reader: dict[ShardRoute, _Path | None] = {}
+        self._borrowed: list[tuple[NodeLink, NodeConnection]] = []
+
+    async def run(self, parts: list[Part]) -> None:
+        self._written = frozenset(part.slot for part in parts if part.writing)
+        try:
+            if self._how.durability is not Durability.ASYNC:
+                await self._borrow()
+            self._send(parts)
+            await self._wait()
+            self._settle(parts)
+        finally:
+            for link, connection in self._borrowed:
+                link.give_back(connection)
+        await self._finish([part for part in parts if part.value is _UNSETTLED], parts)
+
+    # -- out ------------------------------------------------------------------------------
+
+    def _send(self, parts: list[Part]) -> None:
+        now_s = self._loop.time()
+        owners, written = self._map.owners, self._written
+        for part in parts:
+            slot = part.slot
+            route = owners[slot]
+            if route is None:
+                continue
+            if slot in written or part.strong or self._must_be_strong(slot, now_s):
+                path = self._master_path(route)
+            else:
+                path = self._reader_path(route, now_s)
+            if path is None:
+                continue
+            try:
+                part.future = path.last = path.connection.send_packed(part.packed)
+            except (ConnectionLost, Overloaded):
+                continue
+            part.path = path
+            if part.writing:
+                path.writing = True
+        wait = WAITS[self._how.durability]
+        for used in self._paths():
+            if wait is not None and used.writing and not used.connection.closed:
+                used.waited = used.last = used.connection.send(*wait)
+
+    def _must_be_strong(self, slot: int, now_s: float) -> bool:
+        return (
+            self._strong
+            or self._map.is_moving(slot, now_s)
+            or self._map.is_settling(slot, now_s)
+            or is_seen(self._how.seen, slot)
+        )
+
+    def _master_path(self, route: ShardRoute) -> _Path | None:
+        if route in self._at_master:
+            return self._at_master[route]
+        link = route.master
+        connection = None if link.suspect else link.connection(Lane.MAIN)
+        path = None if connection is None else self._path(link, connection, route, "master")
+        self._at_master[route] = path
+        return path
+
+    def _reader_path(self, route: ShardRoute, now_s: float) -> _Path | None:
+        if route in self._at_reader:
+            return self._at_reader[route]
+        usable = [
+            (link.waiting, random.random(), link, connection)  # noqa: S311 - spreads equal ones
+            for link in route.replicas
+            if link.readable(now_s) and (connection := link.connection(Lane.READONLY)) is not None
+        ]
+        if usable:
+            _, _, link, connection = min(usable)
+            self._at_reader[route] = self._path(link, connection, route, "replica")
+        else:
+            self._at_reader[route] = self._master_path(route)
+        return self._at_reader[route]
+
+    def _path(
+        self, link: NodeLink, connection: NodeConnection, route: ShardRoute, role: str
+    ) -> _Path:
+        place = Reply(None, link, route.name, role)
+        place.stale = role != "master" and route.master.out_of_reach
+        return _Path(link, connection, place)
+
+    def _paths(self) -> Iterable[_Path]:
+        found = (*self._at_master.values(), *self._at_reader.values())
+        return {id(path): path for path in found if path is not None}.values()
+
+    async def _borrow(self) -> None:
+        """WAIT holds up a connection, so each master's writes and their WAIT get one of their own.
+
+        A node that has none to lend is left to the router.
+        """
+        routes = {self._map.owners[slot] for slot in self._written} - {None}
+
+        async def one(route: ShardRoute) -> None:
+            link = route.master
+            self._at_master[route] = None
+            if link.suspect:
+                return
+            try:
+                connection = await link.borrow(CONNECT_TIMEOUT_S)
+            except NotReached:
+                return
+            self._borrowed.append((link, connection))
+            self._at_master[route] = self._path(link, connection, route, "master")
+
+        await asyncio.gather(*(one(route) for route in routes if route is not None))
+
+    # -- back -----------------------------------------------------------------------------
+
+    async def _wait(self) -> None:
+        """Until every node has answered, or for reads so long that others should be asked."""
+        writes = [path.last for path in self._paths() if path.writing and path.last is not None]
+        reads = [path.last for path in self._paths() if not path.writing and path.last is not None]
+        if reads:
+            await asyncio.wait(reads, timeout=HEDGE_AFTER_S)
+        pending = [future for future in writes if not future.done()]
+        if pending:
+            left_s = max(0.0, self._deadline_s - self._loop.time())
+            await asyncio.wait(pending, timeout=left_s)
+
+    def _settle(self, parts: list[Part]) -> None:
+        """Take the answers that are final; the others stay `_UNSETTLED`."""
+        for used in self._paths():
+            if used.waited is not None:
+                used.place.acked = _acked(used.waited)
+        for part in parts:
+            future, path = part.future, part.path
+            if future is None or path is None:
+                part.value = _UNSETTLED
+            elif not future.done():
+                part.value = self._router.unknown(path.link) if part.writing else _UNSETTLED
+                if path.place.role == "replica":
+                    path.link.leave_out(self._loop.time())
+            elif (lost := future.exception()) is not None:
+                assert isinstance(lost, ConnectionLost)
+                unsettled = not part.writing or not lost.sent
+                part.value = _UNSETTLED if unsettled else self._router.unknown(path.link, lost)
+            else:
+                self._take(part, future.result(), path)
+
+    def _take(self, part: Part, value: Any, path: _Path) -> None:
+        """A reply came with the first try."""
+        part.place, part.value = path.place, value
+        if isinstance(value, hiredis.ReplyError):
+            message = str(value)
+            if message.split(" ", 1)[0] in _AGAIN:
+                part.value = _UNSETTLED
+            else:
+                part.value = EngineRefused(path.link.name, message, writing=part.writing)
+        elif part.writing:
+            self._check_reached(part, path.place)
+
+    def _check_reached(self, part: Part, reply: Reply) -> None:
+        if self._how.durability is not Durability.ASYNC:
+            try:
+                reached(self._how.durability, reply, part.slot)
+            except ApiError as error:
+                part.value = error
+
+    # -- what is left ----------------------------------------------------------------------
+
+    async def _finish(self, left: list[Part], parts: list[Part]) -> None:
+        """Through the router: slots side by side, the commands of one slot one by one."""
+        if not left:
+            return
+        by_slot: dict[int, list[Part]] = {}
+        for part in left:
+            by_slot.setdefault(part.slot, []).append(part)
+        overtaken = self._overtaken(parts)
+
+        async def in_order(waiting: list[Part]) -> None:
+            for part in waiting:
+                if part in overtaken:
+                    message = "It was not carried out, and a later command of its slot was."
+                    part.value = NotServed(message, writing=part.writing)
+                else:
+                    await self.alone(part)
+
+        await asyncio.gather(*map(in_order, by_slot.values()))
+
+    @staticmethod
+    def _overtaken(parts: list[Part]) -> set[Part]:
+        """Open ones with a later write of their slot that was, or may have been, applied."""
+        found: set[Part] = set()
+        applied: set[int] = set()
+        for part in reversed(parts):
+            if part.value is _UNSETTLED:
+                if part.slot in applied:
+                    found.add(part)
+            elif part.writing and not isinstance(part.value, EngineRefused):
+                applied.add(part.slot)
+        return found
+
+    async def alone(self, part: Part) -> None:
+        """One command by the router's own ways."""
+        router, how = self._router, self._how
+        try:
+            if part.writing:
+                wait = WAITS[how.durability]
+                reply = await router.write(
+                    part.slot, part.packed, wait, deadline_s=self._deadline_s
+                )
+            else:
+                strong = self._strong or part.strong or part.slot in self._written
+                strong = strong or is_seen(how.seen, part.slot)
+                reply = await router.read(
+                    part.slot, part.packed, strong=strong, deadline_s=self._deadline_s
+                )
+        except ApiError as error:
+            part.value = error
+        else:
+            part.value, part.place = reply.value, reply
+            if part.writing:
+                self._check_reached(part, reply)
+
+
+def _acked(waited: asyncio.Future[Any]) -> int | str:
+    """What WAIT or WAITAOF said of the writes before it."""
+    if not waited.done():
+        return "no answer in time"
+    if waited.exception() is not None:
+        return str(waited.exception())
+    answer = waited.result()
+    if isinstance(answer, list):  # WAITAOF: local, then replicas
+        return int(answer[0])
+    return str(answer) if isinstance(answer, hiredis.ReplyError) else int(answer)
