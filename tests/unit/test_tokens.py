@@ -18,6 +18,7 @@ from shardcluster.tokens import (
     token_line,
 )
 from shardcluster_api.access import Role
+from shardcluster_api.operations import OPERATIONS
 from shardcluster_api.settings import Settings, SettingsError
 from shardcluster_api.tokens import Tokens
 from shardcluster_runtime.cli import main
@@ -249,3 +250,12 @@ def test_sites_are_named_exactly(text: str) -> None:
     """Anything else is refused at the start."""
     with pytest.raises(SettingsError, match="SHARDCLUSTER_CORS_ORIGINS"):
         Settings.read(None, "a:1", {"SHARDCLUSTER_CORS_ORIGINS": f"https://a.example, {text}"})
+
+
+def test_what_needs_no_token_holds_no_data() -> None:
+    """Probes, numbers, descriptions and the page's own files; all else needs a role."""
+    open_to_all = {one.path for one in OPERATIONS if one.role is Role.NONE}
+    assert {path for path in open_to_all if not path.startswith("/dashboard/")} == {
+        "/", "/healthz", "/readyz", "/metrics", "/openapi.json",
+    }  # fmt: skip
+    assert all(one.method == "GET" for one in OPERATIONS if one.role is Role.NONE)
