@@ -12,7 +12,7 @@ const CONFIRMS = { add: "Add the shard", remove: "Remove it", rebalance: "Move t
 const MOVES_SHOWN_MAX = 200;
 
 function open(title, ...content) {
-  dialog.replaceChildren(h("h2", { id: "dialog-title" }, title), ...content);
+  dialog.replaceChildren(h("h2", { id: "dialog-title" }, title), ...content.filter(Boolean));
   if (!dialog.open) dialog.showModal();
 }
 

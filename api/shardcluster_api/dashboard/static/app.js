@@ -30,10 +30,7 @@ const charts = new Charts();
 const shards = new Shards({ onPoint: point, onSelect: select, onRemove: (node) => change({ change: "remove", node }) });
 const events = new Events();
 const hot = new Hot((slot) => ring.mark(slot));
-const lookup = new Lookup((slot, shard) => {
-  ring.mark(slot);
-  select(shard);
-});
+const lookup = new Lookup((slot) => ring.mark(slot));
 
 function point(name) {
   page.pointed = name;
@@ -68,7 +65,8 @@ function showProgress({ progress }) {
     (node, now) => {
       const [words, bar] = node.children;
       const left = seconds(now.seconds_left);
-      text(words, `${count(now.moved_slots)} of ${plural(now.total_slots, "slot")} and ${plural(now.moved_keys ?? 0, "key")} moved${now.keys_per_second ? `, ${plural(now.keys_per_second, "key")} a second` : ""}${left ? `, about ${left} left` : ""}.`);
+      const keys = now.moved_keys === undefined ? "" : ` and ${plural(now.moved_keys, "key")}`;
+      text(words, `${count(now.moved_slots)} of ${plural(now.total_slots, "slot")}${keys} moved${now.keys_per_second ? `, ${plural(now.keys_per_second, "key")} a second` : ""}${left ? `, about ${left} left` : ""}.`);
       attribute(bar, "max", now.total_slots);
       attribute(bar, "value", now.moved_slots);
     });
@@ -92,6 +90,7 @@ function show() {
   if (lost || !overview) allow(null);
   if (!overview) return;
   showHead(overview, lost);
+  if (page.selected && !(overview.shards ?? []).some(({ name }) => name === page.selected)) page.selected = null;
   showProgress(overview);
   ring.update(overview);
   charts.update(page.history, heardAt, page.pointed ?? page.selected);

@@ -27,7 +27,7 @@ export class Lookup {
     if (!key) {
       this.said = "";
       this.found.replaceChildren();
-      this.onSlot(null, null);
+      this.onSlot(null);
       return;
     }
     const slot = keySlot(key);
@@ -41,6 +41,6 @@ export class Lookup {
         owner.replicas?.length ? `, reads to ${owner.replicas.join(", ")}` : ", reads, too", "."]
       : [", which no shard owns now."];
     this.found.replaceChildren("Slot ", h("b", {}, count(slot)), ...tag, ...where);
-    this.onSlot(slot, owner?.name ?? null);
+    this.onSlot(slot);
   }
 }

@@ -9,6 +9,7 @@ import { SLOTS, ranges } from "./slots.js";
 const CENTRE = 200;
 const OUTER = 187; // radii of the bands' middles; style.css has their widths
 const INNER = 157;
+const MOVING = 201;
 const RIBBON = 143;
 const LABEL = 122;
 const NAMES_MAX = 14; // with more shards their numbers are written, with far more nothing
@@ -27,8 +28,8 @@ function arc(radius, from, to) {
   return `M${x(radius, from)} ${y(radius, from)}A${radius} ${radius} 0 ${large} 1 ${x(radius, to)} ${y(radius, to)}`;
 }
 
-const slotArcs = (words) =>
-  ranges(words).map(([first, last]) => arc(OUTER, turn(first / SLOTS), turn((last + 1) / SLOTS))).join("");
+const slotArcs = (words, radius = OUTER) =>
+  ranges(words).map(([first, last]) => arc(radius, turn(first / SLOTS), turn((last + 1) / SLOTS))).join("");
 
 const slotsIn = (words) => ranges(words).reduce((sum, [first, last]) => sum + last - first + 1, 0);
 
@@ -40,6 +41,7 @@ export class Ring {
     this.overview = { shards: [] };
     this.pointed = null;
     this.layer = s("g");
+    this.labels = s("g");
     this.moving = s("path", { class: "moving" });
     this.ribbons = s("g");
     this.pin = s("g", { class: "pin" });
@@ -51,7 +53,7 @@ export class Ring {
       s("circle", { class: "bare inner", cx: CENTRE, cy: CENTRE, r: INNER }),
       ...this.#ticks(), this.layer, this.moving, this.ribbons,
       s("circle", { class: "hub", cx: CENTRE, cy: CENTRE, r: 64 }),
-      this.big, this.small, this.smaller, this.pin,
+      this.labels, this.big, this.small, this.smaller, this.pin,
     );
     this.svg.addEventListener("pointerleave", () => onPoint(null));
   }
@@ -79,25 +81,24 @@ export class Ring {
       from = to;
       return part;
     });
-    keyed(this.layer, drawn, ({ shard }) => shard.name, (part) => this.#make(part), (node, part) => this.#draw(node, part, drawn.length));
+    keyed(this.layer, drawn, ({ shard }) => shard.name, (part) => this.#make(part), (node, part) => this.#draw(node, part));
+    this.#label(drawn.filter(({ shard }) => shard.slots > 0 && drawn.length <= NUMBERS_MAX));
     this.#drawMoves(shards);
     this.#say();
-    this.svg.classList.toggle("many", shards.length > NUMBERS_MAX);
-  }
+      }
 
   #make({ shard }) {
     const node = s("g", { class: "shard" });
     node.title = s("title");
     node.outer = s("path", { class: "outer" });
     node.inner = s("path", { class: "inner" });
-    node.label = s("text", { class: "label" });
-    node.append(node.title, node.outer, node.inner, node.label);
+    node.append(node.title, node.outer, node.inner);
     node.addEventListener("pointerenter", () => this.onPoint(shard.name));
     node.addEventListener("click", () => this.onSelect(shard.name));
     return ink(node, shard.name);
   }
 
-  #draw(node, { shard, from, to, middle, gap }, shards) {
+  #draw(node, { shard, from, to, gap }) {
     if (node.drawn !== shard.slot_ranges) {
       node.drawn = shard.slot_ranges;
       attribute(node.outer, "d", slotArcs(shard.slot_ranges));
@@ -105,15 +106,20 @@ export class Ring {
     const wide = to - from > 2 * gap;
     attribute(node.inner, "d", shard.slots ? arc(INNER, from + (wide ? gap : 0), to - (wide ? gap : 0)) : "");
     text(node.title, `${shard.name}: ${plural(shard.slots, "slot")}, ${percent(shard.slots / SLOTS)}`);
-    const label = shards > NUMBERS_MAX || !shard.slots ? "" : shards > NAMES_MAX ? shard.name.replace(/^.*-/, "") : shard.name;
-    text(node.label, label);
-    attribute(node.label, "x", x(LABEL, middle));
-    attribute(node.label, "y", y(LABEL, middle));
+  }
+
+  /** Names inside the bands, over the ribbons; numbers alone where names would not fit. */
+  #label(drawn) {
+    keyed(this.labels, drawn, ({ shard }) => shard.name, () => s("text", { class: "label" }), (node, { shard, middle }) => {
+      text(node, drawn.length > NAMES_MAX ? shard.name.replace(/^.*-/, "") : shard.name);
+      attribute(node, "x", x(LABEL, middle));
+      attribute(node, "y", y(LABEL, middle));
+    });
   }
 
   #drawMoves(shards) {
     const moves = shards.flatMap((shard) => (shard.moving_out ?? []).map(([words, to]) => ({ from: shard.name, to, words, slots: slotsIn(words) })));
-    attribute(this.moving, "d", moves.map(({ words }) => slotArcs(words)).join(""));
+    attribute(this.moving, "d", moves.map(({ words }) => slotArcs(words, MOVING)).join(""));
     keyed(
       this.ribbons, moves.filter(({ from, to }) => this.middles.has(from) && this.middles.has(to)),
       ({ from, to }) => `${from} ${to}`,
@@ -121,7 +127,7 @@ export class Ring {
       (node, { from, to, slots }) => {
         const [a, b] = [this.middles.get(from), this.middles.get(to)];
         attribute(node, "d", `M${x(RIBBON, a)} ${y(RIBBON, a)}Q${CENTRE} ${CENTRE} ${x(RIBBON, b)} ${y(RIBBON, b)}`);
-        node.style.setProperty("--width", `${Math.min(14, 2 + Math.sqrt(slots) / 2)}px`);
+        node.style.setProperty("--width", `${Math.min(8, 2 + Math.sqrt(slots) / 4)}px`);
       },
     );
   }
@@ -130,7 +136,7 @@ export class Ring {
   point(name) {
     this.pointed = name;
     this.svg.classList.toggle("pointing", name !== null);
-    for (const [key, node] of this.layer.parts ?? []) node.classList.toggle("on", key === name);
+    for (const [key, node] of [...(this.layer.parts ?? []), ...(this.labels.parts ?? [])]) node.classList.toggle("on", key === name);
     this.#say();
   }
 
