@@ -18,6 +18,7 @@ from shardcluster.ring import plan_ownership
 from shardcluster.slots import SlotSet
 from shardcluster.spec import parse
 from shardcluster_runtime.control import Accepted, control_app
+from shardcluster_runtime.platforms.protocol import PlatformUnable
 from shardcluster_runtime.state import (
     NodeHealth,
     NodePart,
@@ -41,11 +42,15 @@ MEBIBYTE = 1024 * 1024
 SLOTS_MOVING = 12
 
 
-def canned_state(shards: int, *, moving: bool = False, weights: Mapping[str, float] = {}) -> Document:  # noqa: B006 - never changed
+def canned_state(
+    shards: int, *, moving: bool = False, weights: Mapping[str, float] | None = None
+) -> Document:
     """A calm store of so many shards with a replica each; `moving`: the last one is filling."""
-    spec = document(shards, **({"ring": {"weights": dict(weights)}} if weights else {}))
+    spec = document(shards)
+    if weights:
+        spec["spec"]["ring"] = {"weights": dict(weights)}
     names = [f"shard-{number}" for number in range(shards)]
-    share = {name: weights.get(name, 1.0) for name in names}
+    share = {name: (weights or {}).get(name, 1.0) for name in names}
     owned = plan_ownership(share, {})
     parts, nodes = [], []
     for number, name in enumerate(names):
@@ -96,9 +101,12 @@ class CannedController:
         """`state` may be replaced at any time."""
         self.document = state
         self.wishes: list[str] = []
+        self.broken = False
 
     def state(self) -> Document:
         """The document."""
+        if self.broken:
+            raise PlatformUnable
         return self.document
 
     async def wait_state(self, since: int, wait_s: float) -> Document:
@@ -107,7 +115,7 @@ class CannedController:
         while self.document["version"] == since and waited < wait_s:
             await asyncio.sleep(0.05)
             waited += 0.05
-        return self.document
+        return self.state()
 
     def _plan(self, spec: Any) -> Document:
         return plan_of(self.document, spec)
