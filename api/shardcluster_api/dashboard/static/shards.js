@@ -153,7 +153,7 @@ export class Shards {
     const nodes = this.nodes.get(shard.name) ?? [];
     keyed(row.nodes, nodes, ({ name }) => name, () => {
       const chip = h("li", { class: "chip" });
-      chip.append(h("span", { class: "sign", "aria-hidden": "true" }), h("span", { class: "role" }), h("span", { class: "name" }), h("span", { class: "hidden" }));
+      chip.append(h("span", { class: "sign", "aria-hidden": "true" }), h("span", { class: "role" }), " ", h("span", { class: "name" }), h("span", { class: "hidden" }));
       return chip;
     }, (chip, node) => {
       const [sign, role, name, rest] = chip.children;
