@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["HotKey", "HotKeys"]
 
 KEYS_MAX = 256
-SAMPLES_PER_S_MAX = 500
+SAMPLES_PER_S_MAX = 200
 EVERY_MAX = 4096
 HALVE_S = 30.0
 FADED = 0.5  # a count below is forgotten
