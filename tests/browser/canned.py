@@ -34,7 +34,9 @@ from tests.unit.api_fakes import FakeNode
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-__all__ = ["CannedController", "canned_state", "fake_masters", "on_kubernetes", "serving"]
+__all__ = [
+    "CannedController", "canned_state", "fake_masters", "on_kubernetes", "resource_of", "serving",
+]  # fmt: skip
 
 Document = dict[str, Any]
 NOW = "2026-05-04T12:00:00.000Z"
@@ -85,13 +87,16 @@ def canned_state(
     ) | {"version": 1}  # fmt: skip
 
 
-def on_kubernetes(state: Document) -> Document:
-    """The same as a gateway on Kubernetes knows it: from the resource's status alone."""
+def resource_of(state: Document) -> Document:
+    """The ShardCluster resource as the operator would have written it."""
     status = status_of(state, generation=1, previous={}, now=NOW, extra={})
     metadata = {"name": state["cluster"], "resourceVersion": "1"}
-    return state_of({"metadata": metadata, "spec": state["spec"]["spec"], "status": status}) | {
-        "version": 1
-    }
+    return {"metadata": metadata, "spec": state["spec"]["spec"], "status": status}
+
+
+def on_kubernetes(state: Document) -> Document:
+    """The same as a gateway on Kubernetes knows it: from the resource's status alone."""
+    return state_of(resource_of(state)) | {"version": 1}
 
 
 class CannedController:

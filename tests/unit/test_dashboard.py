@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+import copy
+import json
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from shardcluster_api.dashboard.assets import CONTENT_SECURITY_POLICY, FILES
 from shardcluster_api.dashboard.numbers import parse_histogram, parse_info
 from shardcluster_api.dashboard.once import SharedLook
+from shardcluster_api.kubernetes_control_plane import KubernetesControlPlane
 from shardcluster_runtime.state import timestamp
-from tests.browser.canned import CannedController, canned_state, on_kubernetes, serving
+from tests.browser.canned import CannedController, canned_state, resource_of, serving
 from tests.unit.api_fakes import HANG, ask, document, fake_shard, gateway_on
 
 if TYPE_CHECKING:
+    from shardcluster_api.answers import Answer
+    from shardcluster_api.gateway import Gateway
+    from shardcluster_runtime.kube import Kube
     from tests.unit.api_fakes import FakeNode
 
 INFO = b"# Memory\r\nrole:master\r\nused_memory:123\r\nmaxmemory:0\r\ndb0:keys=7,expires=0\r\n"
@@ -118,39 +124,68 @@ async def test_hot_slots_or_why_not() -> None:
         assert (refused.status, "key-count" in str(document(refused))) == (400, True)
 
 
-@pytest.mark.parametrize("kubernetes", [False, True], ids=["controller", "kubernetes"])
-async def test_a_preview_tells_and_changes_nothing(kubernetes: bool) -> None:  # noqa: FBT001
-    """Adding, removing and rebalancing, with the plan that the wish itself would answer."""
-    state = canned_state(3)
-    canned = CannedController(on_kubernetes(state) if kubernetes else state)
+class _PaperKubernetes(KubernetesControlPlane):
+    """The resource as it is on paper, and no API server."""
+
+    def __init__(self, resource: dict[str, Any]) -> None:
+        super().__init__("default", "paper")
+        self.resource = resource
+
+    async def _open(self) -> Kube:
+        return cast("Kube", None)
+
+    async def _resource(self) -> dict[str, Any]:
+        return self.resource
+
+
+async def _told(gateway: Gateway, **wish: str) -> Answer:
+    return await ask(gateway, "preview", body=json.dumps(wish).encode())
+
+
+async def _previews_are_right(gateway: Gateway) -> None:
+    added = document(await _told(gateway, change="add"))
+    assert added["shard"] == "shard-3"
+    assert added["plan"]["start_nodes"] == ["shard-3-0", "shard-3-1"]
+    assert {move["to"] for move in added["plan"]["moves"]} == {"shard-3"}
+    slots, keys = added["plan"]["slots"], added["plan"]["keys"]
+    moving = f"{slots:,} slots with about {keys:,} keys would move."
+    assert added["message"] == f"shard-3 would be added; {moving}"
+    assert 3000 < slots < 5000
+    removed = document(await _told(gateway, change="remove", node="shard-1-1"))
+    assert removed["shard"] == "shard-1"
+    assert {move["from"] for move in removed["plan"]["moves"]} == {"shard-1"}
+    assert removed["plan"]["stop_nodes"] == ["shard-1-0", "shard-1-1"]
+    balanced = document(await _told(gateway, change="rebalance"))
+    assert balanced["message"] == "Every shard is within its share: nothing would move."
+
+
+async def test_a_preview_tells_and_changes_nothing() -> None:
+    """Adding, removing and rebalancing; what could not be done is refused as the wish would be."""
+    canned = CannedController(canned_state(3))
     async with serving(canned) as url, gateway_on(controller_url=url) as gateway:
-
-        async def told(**wish: str) -> Any:
-            words = ",".join(f'"{name}":"{value}"' for name, value in wish.items())
-            return await ask(gateway, "preview", body=f"{{{words}}}".encode())
-
-        added = document(await told(change="add"))
-        assert (added["shard"], added["plan"]["start_nodes"]) == (
-            "shard-3", ["shard-3-0", "shard-3-1"],
-        )  # fmt: skip
-        assert "shard-3 would be added; 4,0" in added["message"]
-        removed = document(await told(change="remove", node="shard-1-1"))
-        assert removed["shard"] == "shard-1"
-        assert {move["from"] for move in removed["plan"]["moves"]} == {"shard-1"}
-        balanced = document(await told(change="rebalance"))
-        assert balanced["message"] == "Every shard is within its share: nothing would move."
+        await _previews_are_right(gateway)
         assert canned.wishes == []
-        for wish, status, code in (
+        wrong: tuple[tuple[dict[str, str], int, str], ...] = (
             ({"change": "remove", "node": "nobody"}, 404, "UnknownShard"),
             ({"change": "remove"}, 400, "BadRequest"),
             ({"change": "explode"}, 400, "BadRequest"),
             ({"change": "add", "node": "shard-1"}, 400, "BadRequest"),
-        ):
-            refused = await told(**wish)
+        )
+        for wish, status, code in wrong:
+            refused = await _told(gateway, **wish)
             assert (refused.status, document(refused)["error"]["code"]) == (status, code)
         canned.document["spare_nodes"] = 1
-        refused = await told(change="add")
+        refused = await _told(gateway, change="add")
         assert (refused.status, document(refused)["error"]["code"]) == (409, "NoSpareNode")
+
+
+async def test_a_preview_on_kubernetes_needs_the_resource_alone() -> None:
+    """The same plans, from its status."""
+    resource = resource_of(canned_state(3))
+    before = copy.deepcopy(resource)
+    async with gateway_on(control=_PaperKubernetes(resource)) as gateway:
+        await _previews_are_right(gateway)
+    assert resource == before
 
 
 async def test_the_page_may_run_its_own_files_only() -> None:

@@ -79,7 +79,7 @@ class NodeNumbers:
             return None
         found = parse_info(info.decode("utf-8", "replace"))
         found["at_s"] = asyncio.get_running_loop().time()
-        if isinstance(histogram, list):
+        if isinstance(histogram, list) and reads:  # an engine before 7.0 knows neither
             found |= parse_histogram(histogram, reads, writes)
         return found
 

@@ -53,6 +53,7 @@ async function doIt(wish, title, confirm, result) {
   confirm.disabled = true;
   try {
     const accepted = await carryOut(wish);
+    if (!dialog.open) return; // closed meanwhile: the event story tells it, too
     open(title, h("p", { role: "status" }, accepted.message, " It happens now; reads and writes go on."), h("div", { class: "buttons" }, closeButton("Close")));
     dialog.querySelector(".buttons button").focus();
   } catch (error) {

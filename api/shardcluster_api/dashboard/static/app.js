@@ -52,6 +52,7 @@ function showHead({ cluster, phase, message }, lost) {
   text(byId("phase"), phase ?? "");
   attribute(byId("phase"), "data-phase", lost ? "Lost" : phase ?? null);
   text(byId("message"), message ?? "");
+  attribute(byId("message"), "title", message ?? null); // a long one is cut where space is scarce
   const title = `${phase && phase !== "Ready" ? `${phase} · ` : ""}${name} · ShardCluster`;
   if (document.title !== title) document.title = title;
 }
@@ -59,6 +60,7 @@ function showHead({ cluster, phase, message }, lost) {
 function showProgress({ progress }) {
   const box = byId("progress");
   box.hidden = !progress?.total_slots;
+  byId("legend").hidden = !box.hidden;
   if (box.hidden) return;
   keyed(box, [progress], () => "bar",
     () => h("div", {}, h("p", { class: "hint" }), h("progress", { "aria-label": "Slots moved" })),
@@ -107,7 +109,7 @@ async function look() {
     const now = Date.now();
     page.history.add(found, now);
     Object.assign(page, { overview: found, heardAt: now, failures: 0, trouble: "" });
-    await hot.tick(now);
+    hot.tick(now);
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
     page.failures = error.status ? LOST_AFTER : page.failures + 1;

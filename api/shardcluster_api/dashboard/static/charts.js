@@ -14,14 +14,16 @@ export const METRICS = {
 const WIDTH = 300;
 const HEIGHT = 96;
 const LINES_MAX = 16; // with more shards: the span of all, their middle, and the one pointed at
+const SHRINK_BELOW = 0.6;
 const TABLE_STEP_MS = 15000;
 
-/** The smallest round number that is not below: 1, 2, 5 × 10ⁿ, for bytes a power of two. */
+/** The smallest round number that is not below; for bytes round in powers of two. */
 function nice(value, metric) {
   if (!(value > 0)) return 1;
-  if (metric === "memory") return 2 ** Math.ceil(Math.log2(value));
-  const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 5, 10].find((step) => step * power >= value * 0.999) * power;
+  const base = metric === "memory" ? 2 : 10;
+  const power = base ** Math.floor(Math.log(value) / Math.log(base) + 1e-9);
+  const steps = base === 2 ? [1, 1.25, 1.5, 1.75, 2] : [1, 1.5, 2, 3, 4, 5, 6, 8, 10];
+  return (steps.find((step) => step * power >= value * 0.999) ?? base) * power;
 }
 
 /** A line through the values that are known; a gap where they are not. */
@@ -77,7 +79,10 @@ class Tile {
     const { times } = history;
     const names = [...history.shards.keys()];
     const lists = names.map((name) => history.shards.get(name)[this.metric]);
-    const top = nice(highest(lists), this.metric);
+    // The scale grows at once, but shrinks only when much room is left: it shall not flicker.
+    const wanted = nice(highest(lists), this.metric);
+    if (!(wanted <= this.scale && wanted > this.scale * SHRINK_BELOW)) this.scale = wanted;
+    const top = this.scale;
     text(this.top, METRICS[this.metric].format(top));
     const frame = { now, span: history.span(), top, width: WIDTH, height: HEIGHT };
     text(this.from, `${history.span() / 60000} min ago`);

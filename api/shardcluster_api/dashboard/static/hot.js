@@ -1,7 +1,7 @@
 // Hot slots and hot keys.  The engine sums up since a node took a slot over; what a slot did just
 // now is the difference of two looks.
 
-import { hot } from "./api.js";
+import { Refused, hot } from "./api.js";
 import { ink } from "./colours.js";
 import { attribute, byId, h, keyed, text } from "./dom.js";
 import { bytes, count, micros, percent } from "./format.js";
@@ -33,12 +33,18 @@ export class Hot {
     this.askedAt = 0;
   }
 
-  /** Ask when it is time; errors are the page's matter. */
+  /** Ask when it is time. */
   async tick(now) {
     if (now - this.askedAt < EVERY_MS) return;
     this.askedAt = now;
     const by = this.by.value;
-    const found = await hot(by);
+    let found;
+    try {
+      found = await hot(by);
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      found = { slots: { by, top: [], note: error.message }, keys: { one_in: 1, top: [] } };
+    }
     if (by !== this.by.value) return;
     if (!this.chosen && found.slots.note && !found.slots.top.length) this.by.value = "key-count"; // it always is counted
     this.#showSlots(found.slots, now);

@@ -134,7 +134,9 @@ export class Shards {
   #row(row, shard) {
     const { overview, history } = this;
     const weight = weightOf(overview, shard.name);
-    const total = (overview.shards ?? []).reduce((sum, { name }) => sum + weightOf(overview, name), 0);
+    const staying = (overview.shards ?? []).filter(({ state }) => state !== "Draining");
+    const total = staying.reduce((sum, { name }) => sum + weightOf(overview, name), 0);
+    const fair = shard.state === "Draining" ? 0 : (SLOTS * weight) / total;
     const most = Math.max(...(overview.shards ?? []).map(({ slots }) => slots), 1);
     attribute(row.toggle, "aria-expanded", String(this.open.has(shard.name)));
     text(row.state, shard.state === "Ready" ? "" : shard.state);
@@ -143,7 +145,7 @@ export class Shards {
     text(row.slots, count(shard.slots));
     text(row.share, weight === 1 ? percent(shard.slots / SLOTS) : `${percent(shard.slots / SLOTS)} · weight ${weight}`);
     row.meter.style.setProperty("--part", shard.slots / most);
-    row.meter.style.setProperty("--fair", Math.min(1, (SLOTS * weight) / total / most));
+    row.meter.style.setProperty("--fair", Math.min(1, fair / most));
     const series = history.shards.get(shard.name);
     for (const { metric, value, spark } of row.figures) {
       const [, , format] = FIGURES.find(([name]) => name === metric);
