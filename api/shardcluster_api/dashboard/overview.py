@@ -35,7 +35,7 @@ class Overview:
         self._gateway = gateway
         self._numbers = NodeNumbers()
         self._shared = SharedLook(self._look, FRESH_S)
-        self._slots: dict[ShardRoute, SlotSet] = {}
+        self._slots: dict[ShardRoute, list[int]] = {}
         self._slots_version = -1
 
     async def document(self) -> Document:
@@ -75,7 +75,7 @@ class Overview:
             away = {"controller": "unreachable", "controller_message": str(error)}
             return self._gateway.state or {}, away
 
-    def _owned(self) -> dict[ShardRoute, SlotSet]:
+    def _owned(self) -> dict[ShardRoute, list[int]]:
         """Who owns which slots by the gateway's map; made anew only when that has changed."""
         slot_map = self._gateway.topology.map
         if self._slots_version != slot_map.version:
@@ -83,19 +83,18 @@ class Overview:
             for slot, route in enumerate(slot_map.owners):
                 if route is not None:
                     found.setdefault(route, []).append(slot)
-            self._slots = {route: SlotSet.of(slots) for route, slots in found.items()}
-            self._slots_version = slot_map.version
+            self._slots, self._slots_version = found, slot_map.version
         return self._slots
 
 
-def _shards(owned: dict[ShardRoute, SlotSet]) -> list[Document]:
+def _shards(owned: dict[ShardRoute, list[int]]) -> list[Document]:
     """Shards in the state document's form, as far as the gateway knows them."""
     return [
         {
             "name": route.name,
             "state": "Lost" if route.master.out_of_reach else "Ready",
             "slots": len(slots),
-            "slot_ranges": str(slots),
+            "slot_ranges": str(SlotSet.of(slots)),
             "master": route.master.name,
             "replicas": [replica.name for replica in route.replicas],
             "moving_out": [],

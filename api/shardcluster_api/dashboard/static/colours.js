@@ -2,7 +2,7 @@
 // neighbours far apart, then the same ones lighter and darker.  Colour never says anything alone.
 
 const HUES = [256, 52, 168, 345, 110, 292, 22, 212, 140, 318, 76, 232];
-const TIERS = [0, 0.09, -0.09, 0.04, -0.05];
+const TIERS = [0, 0.05, -0.09, -0.045, 0.025]; // all keep 3 to 1 on the card, light and dark
 
 function numberOf(name) {
   const digits = /(\d+)$/.exec(name);

@@ -1,7 +1,7 @@
 // The last minutes of each shard's numbers, kept here in the browser.  The gateway tells counters;
 // rates are differences of two looks at the same node.
 
-const SPANS_MS = [60000, 120000, 300000]; // what plots show, the longer the more is known
+const SPANS_MS = [60000, 120000, 180000, 300000]; // what plots show, the longer the more is known
 const TIMES_LOOK_BACK = 5; // p99 over so many looks: one second alone holds too few commands
 const METRICS = ["keys", "memory", "ops", "p99"];
 

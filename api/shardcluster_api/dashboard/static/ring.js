@@ -52,7 +52,6 @@ export class Ring {
       s("circle", { class: "bare outer", cx: CENTRE, cy: CENTRE, r: OUTER }),
       s("circle", { class: "bare inner", cx: CENTRE, cy: CENTRE, r: INNER }),
       ...this.#ticks(), this.layer, this.moving, this.ribbons,
-      s("circle", { class: "hub", cx: CENTRE, cy: CENTRE, r: 78 }),
       this.labels, this.big, this.small, this.smaller, this.pin,
     );
     this.svg.addEventListener("pointerleave", () => onPoint(null));
