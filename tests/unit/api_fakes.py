@@ -48,6 +48,8 @@ class FakeNode:
         self.node_id = node_id
         self.view: Callable[[FakeNode], str] = lambda _node: ""
         self.role = b"master"
+        self.offset = 0  # of replication
+        self.link = b"connected"  # a replica's to its master
         self.data: dict[bytes, bytes] = {}
         self.script: dict[bytes, deque[Any]] = {}  # command -> the next answers
         self.always: dict[bytes, Any] = {}  # command -> every answer
@@ -113,7 +115,9 @@ class FakeNode:
             return int(self.data.pop(command[1], None) is not None)
         plain: dict[bytes, Any] = {
             b"CLUSTER": self.view(self).encode(),
-            b"ROLE": [self.role, 0, []],
+            b"ROLE": [b"master", self.offset, []]
+            if self.role == b"master"
+            else [self.role, b"127.0.0.1", 1, self.link, self.offset],
             b"WAIT": 1,
             b"WAITAOF": [1, 0],
         }
