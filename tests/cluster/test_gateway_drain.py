@@ -72,10 +72,6 @@ class _Client:
         for count in itertools.count():
             if self.balancer.ended.is_set():
                 break
-            if wire is None:
-                gateway = self.balancer.choose()
-                self.ports.add(gateway.port)
-                wire = Wire(gateway.port)
             key = b"drain-%d" % self.number
             value = b"%d" % count
             for request, wanted in (
@@ -83,11 +79,14 @@ class _Client:
                 (get(key + b"?consistency=strong"), (200, value)),
                 (b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n", None),
             ):
-                if wire is None:
-                    wire = Wire(self.balancer.choose().port)
-                wire = self._ask(wire, request, wanted)
+                wire = self._ask(wire or self._connect(), request, wanted)
         if wire is not None:
             wire.close()
+
+    def _connect(self) -> Wire:
+        port = self.balancer.choose().port
+        self.ports.add(port)
+        return Wire(port)
 
     def _ask(self, wire: Wire, request: bytes, wanted: tuple[int, bytes] | None) -> Wire | None:
         try:
@@ -107,21 +106,24 @@ class _Client:
 
 
 @pytest.fixture
-def pair(small_cluster: MiniCluster) -> Iterator[list[GatewayProcess]]:
-    """Two gateways on one store."""
+def gateway(small_cluster: MiniCluster) -> Iterator[GatewayProcess]:
+    """One that a test may end."""
     seeds = str(small_cluster.masters[0].address)
-    arguments = ("--drain-seconds", str(DRAIN_S))
-    with (
-        gateway_process("fast", *arguments, seeds=seeds) as first,
-        gateway_process("fast", *arguments, seeds=seeds) as second,
-    ):
-        yield [first, second]
+    with gateway_process("fast", "--drain-seconds", str(DRAIN_S), seeds=seeds) as process:
+        yield process
 
 
 def test_no_request_fails_when_a_gateway_ends_and_another_takes_over(
-    pair: list[GatewayProcess],
+    gateway: GatewayProcess, small_cluster: MiniCluster
 ) -> None:
     """Clients in full swing over kept-alive connections: each request sent is answered right."""
+    seeds = str(small_cluster.masters[0].address)
+    with gateway_process("fast", seeds=seeds) as successor:
+        _hand_over(gateway, successor)
+
+
+def _hand_over(gateway: GatewayProcess, successor: GatewayProcess) -> None:
+    pair = [gateway, successor]
     balancer = _Balancer(pair, ready=list(pair))
     clients = [_Client(balancer, number) for number in range(CLIENTS)]
     threads = [threading.Thread(target=client.run) for client in clients]
@@ -130,8 +132,8 @@ def test_no_request_fails_when_a_gateway_ends_and_another_takes_over(
         thread.start()
     try:
         _until(lambda: sum(client.answers for client in clients) > ANSWERS_WANTED)
-        pair[0].process.send_signal(signal.SIGTERM)
-        assert pair[0].process.wait(DEADLINE_S) == 0
+        gateway.process.send_signal(signal.SIGTERM)
+        assert gateway.process.wait(DEADLINE_S) == 0
         more = sum(client.answers for client in clients) + ANSWERS_WANTED
         _until(lambda: sum(client.answers for client in clients) > more)
     finally:
@@ -139,7 +141,7 @@ def test_no_request_fails_when_a_gateway_ends_and_another_takes_over(
         for thread in threads:
             thread.join()
     assert [wrong for client in clients for wrong in client.wrong] == []
-    assert all(client.ports == {gateway.port for gateway in pair} for client in clients)
+    assert all(client.ports == {one.port for one in pair} for client in clients)
 
 
 def _until(check: object) -> None:
@@ -150,9 +152,8 @@ def _until(check: object) -> None:
         time.sleep(0.02)
 
 
-def test_what_was_sent_ahead_is_answered_before_the_end(pair: list[GatewayProcess]) -> None:
+def test_what_was_sent_ahead_is_answered_before_the_end(gateway: GatewayProcess) -> None:
     """All in order, up to the one that says `Connection: close`: it is the last, and the end."""
-    gateway = pair[0]
     with Wire(gateway.port) as wire:
         wire.send(b"".join(put(b"a%d" % n, b"%d" % n) for n in range(PIPELINED)))
         gateway.process.send_signal(signal.SIGTERM)
@@ -169,9 +170,8 @@ def test_what_was_sent_ahead_is_answered_before_the_end(pair: list[GatewayProces
 
 
 @pytest.mark.parametrize("path", ["/v1/keys/nobody", "/healthz", "/status"])
-def test_a_kept_alive_connection_is_told_to_leave(pair: list[GatewayProcess], path: str) -> None:
+def test_a_kept_alive_connection_is_told_to_leave(gateway: GatewayProcess, path: str) -> None:
     """Not ready at once, while answers go on; each says that it is the connection's last."""
-    gateway = pair[0]
     request = f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
     with Wire(gateway.port) as wire, Wire(gateway.port) as idle:
         for one in (wire, idle):
@@ -189,9 +189,8 @@ def test_a_kept_alive_connection_is_told_to_leave(pair: list[GatewayProcess], pa
     assert gateway.process.wait(DEADLINE_S) == 0
 
 
-def test_a_request_whose_head_is_on_its_way_is_answered(pair: list[GatewayProcess]) -> None:
+def test_a_request_whose_head_is_on_its_way_is_answered(gateway: GatewayProcess) -> None:
     """Its second half comes after the gateway has stopped to take connections."""
-    gateway = pair[0]
     with Wire(gateway.port) as wire:
         wire.send(b"GET /healthz HTTP/1.1\r\nHo")
         gateway.process.send_signal(signal.SIGTERM)
