@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import hiredis
@@ -30,6 +31,14 @@ DEADLINE_S = 20.0
 POLL_S = 0.01
 CLOSE = object()  # a scripted reply: end the connection without an answer
 HANG = object()  # a scripted reply: none, but stay connected
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """A scripted reply: these bytes as they are, then CLOSE or HANG."""
+
+    content: bytes
+    then: object
 
 
 async def until(check: Callable[[], bool], what: str) -> None:
@@ -89,10 +98,14 @@ class FakeNode:
                 parser.feed(data)
                 while (command := parser.gets()) is not False:
                     reply = self._reply(tuple(command))
+                    if isinstance(reply, Bytes):
+                        writer.write(reply.content)
+                        await writer.drain()
+                        reply = reply.then
+                    elif reply is not CLOSE and reply is not HANG:
+                        writer.write(_packed(reply))
                     if reply is CLOSE:
                         return
-                    if reply is not HANG:
-                        writer.write(_packed(reply))
         except ConnectionError:
             pass
         finally:

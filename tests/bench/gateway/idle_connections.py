@@ -33,7 +33,7 @@ MIB = 1024 * 1024
 def gateway_of(port: int) -> psutil.Process:
     """The process that listens there."""
     for one in psutil.net_connections("tcp"):
-        if one.status == psutil.CONN_LISTEN and one.laddr.port == port and one.pid:
+        if one.status == psutil.CONN_LISTEN and one.laddr[1:] == (port,) and one.pid:
             return psutil.Process(one.pid)
     message = f"nobody listens on {port}"
     raise LookupError(message)
