@@ -26,6 +26,7 @@ from shardcluster.spec_model import Durability
 from shardcluster_api.access import Role
 from shardcluster_api.answers import ascii_name
 from shardcluster_api.errors import OutcomeUnknown
+from shardcluster_api.flow import SMALL_ANSWER_BYTES
 from shardcluster_api.limits import (
     HEDGE_AFTER_S,
     KEY_BYTES_MAX,
@@ -37,6 +38,7 @@ from shardcluster_runtime.wire import ConnectionLost, Overloaded
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from shardcluster_api.errors import ApiError
     from shardcluster_api.gateway import Gateway
     from shardcluster_api.links import NodeLink
     from shardcluster_api.protocol import GatewayProtocol
@@ -239,6 +241,11 @@ class FastLane:
         if type(reply) is not bytes:
             self._slowly(cycle)
             return
+        if len(reply) > SMALL_ANSWER_BYTES:
+            busy = cycle.protocol.unread.refusal(len(reply))
+            if busy is not None:
+                self._refuse(cycle, busy)
+                return
         self._answer(
             cycle,
             _READ,
@@ -272,9 +279,12 @@ class FastLane:
 
     def _unknown(self, cycle: FastCycle, why: str) -> None:
         self._gateway.metrics.unknown_outcomes.inc()
+        self._refuse(cycle, OutcomeUnknown(cycle.link.name, why))
+
+    def _refuse(self, cycle: FastCycle, error: ApiError) -> None:
         self._end(cycle)
         if not cycle.disconnected:
-            cycle.protocol.go_on(cycle, OutcomeUnknown(cycle.link.name, why))
+            cycle.protocol.go_on(cycle, error)
 
     def _slowly(self, cycle: FastCycle) -> None:
         self._end(cycle)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Send = Callable[[Any], Awaitable[None]]
     Application = Callable[[Any, Receive, Send], Awaitable[None]]
 
-__all__ = ["BodyFirst", "Unread", "bodies_too_large", "body_timeout"]
+__all__ = ["SMALL_ANSWER_BYTES", "BodyFirst", "Unread", "bodies_too_large", "body_timeout"]
 
 STALLED_AFTER_S = 30.0
 SMALL_ANSWER_BYTES = 64 * 1024  # always sent: it fits under the transport's high-water mark

@@ -81,6 +81,11 @@ def _work(gateway: Gateway) -> Iterator[Metric]:
     )
     yield _one("unsent_bytes", "Of answers, that clients have not taken yet.", gateway.unsent_bytes)
     yield _one(
+        "unsent_bytes_limit",
+        "Of answers not taken yet, that may be held.",
+        gateway.limits.unsent_bytes_max,
+    )
+    yield _one(
         "broken_files",
         "Files of tokens or certificates that can't be read; what they said before still counts.",
         sum(bool(file.broken) for file in gateway.followed),

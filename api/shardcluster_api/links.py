@@ -69,7 +69,8 @@ class NodeLink:
         self.name = str(address)  # until the controller tells its name
         self.shard = ""
         self.suspect = False  # a PING is overdue
-        self.lagging = False  # the controller says so
+        self.lagging = False  # a replica too far behind; lag.py says so
+        self.lag_bytes = 0
         self.left_out_until_s = 0.0
         self.closed = False
         self.round_trips = Buckets(ROUND_TRIP_BOUNDS_S)  # of a sample of all commands

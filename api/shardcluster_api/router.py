@@ -341,20 +341,23 @@ class Router:
         return None
 
     def _readers(self, slot: int, route: ShardRoute) -> list[NodeLink]:
-        """Who may answer, the best first; the master is the last resort unless it must be first."""
+        """Who may answer, the best first; the master only when no replica can.
+
+        At the end come replicas that failed lately, or lag: better than no answer.
+        """
         now_s = self._loop.time()
         replicas = [link for link in route.replicas if link.readable(now_s)]
         if len(replicas) > 1:
             self._turn += 1
             turn = self._turn % len(replicas)
             replicas = sorted(replicas[turn:] + replicas[:turn], key=lambda link: link.waiting)
+        others = [link for link in route.replicas if not (link.suspect or link in replicas)]
         master = route.master
         if self._map.is_settling(slot, now_s) and not master.out_of_reach:
-            return [master, *replicas]
-        if master.out_of_reach and not replicas:
-            # Better a replica that failed lately, or lags, than no answer.
-            return [*(link for link in route.replicas if not link.suspect), master]
-        return [*replicas, master]
+            return [master, *replicas, *others]
+        if master.out_of_reach:
+            return [*replicas, *others, master]
+        return [*replicas, master, *others]
 
     async def _ask(
         self, call: Call, link: NodeLink, route: ShardRoute
@@ -392,7 +395,7 @@ class Router:
                 continue
             master = link is route.master
             reply = Reply(value, link, route.name, "master" if master else "replica")
-            reply.stale = not master and route.master.out_of_reach
+            reply.stale = not master and (link.lagging or route.master.out_of_reach)
             return reply
         return None
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from shardcluster.cluster_nodes import parse_cluster_nodes
 from shardcluster.observed import Address
 from shardcluster.slots import SLOT_COUNT, SlotSet
+from shardcluster_api.lag import measure_lag
 from shardcluster_api.links import Lane, NodeLink, NotReached
 from shardcluster_api.slot_map import SlotMap
 from shardcluster_runtime.wire import ConnectionLost, NodeReplyError, Overloaded
@@ -40,6 +41,7 @@ REFRESH_FIRST_S = 0.1  # while there is no map at all
 REFRESH_FANOUT = 3  # nodes asked at once; one when there is a map
 HEARTBEAT_S = 0.25
 ASK_TIMEOUT_S = 0.5  # for one node's view or role
+LAG_INTERVAL_S = 0.5
 HUNT_MIN_S, HUNT_MAX_S = 0.010, 0.020  # between two rounds, jittered
 HUNT_SLOW_AFTER_S = 3.0  # then rounds come ten times slower
 HUNT_SLOW_FACTOR = 10
@@ -81,7 +83,6 @@ class Topology:
         self._tasks: set[asyncio.Task[None]] = set()
         self._hunts: set[NodeLink] = set()
         self._names: dict[str, tuple[str, str]] = {}  # node id or address -> (node, shard)
-        self._lagging: frozenset[str] = frozenset()  # names
         self._shape: object = None  # of the last state, to see whether it tells news
         self._closed = False
 
@@ -89,6 +90,7 @@ class Topology:
         """Begin to refresh and to check nodes."""
         self._spawn(self._keep_fresh())
         self._spawn(self._keep_checking())
+        self._spawn(self._keep_measuring())
 
     async def close(self) -> None:
         """End all tasks and connections."""
@@ -291,6 +293,11 @@ class Topology:
             self._give_up_deposed()
             await asyncio.sleep(HEARTBEAT_S)
 
+    async def _keep_measuring(self) -> None:
+        while True:
+            await measure_lag(self.map.routes(), self.limits.lag_bytes_max)
+            await asyncio.sleep(LAG_INTERVAL_S)
+
     def _connect_all(self) -> None:
         """Have connections open before they are needed: a failover must not wait for them."""
         for route in self.map.routes():
@@ -304,10 +311,9 @@ class Topology:
     # -- the controller's state ------------------------------------------------------------
 
     def take_state(self, state: dict[str, Any]) -> None:
-        """Names, lags and moves from the controller; news in who owns what starts a refresh."""
+        """Names and moves from the controller; news in who owns what starts a refresh."""
         names: dict[str, tuple[str, str]] = {}
         seeds: list[Address] = []
-        lagging: set[str] = set()
         for node in state["nodes"]:
             called = (node["name"], node["shard"])
             if node.get("host") and node.get("port"):
@@ -317,11 +323,7 @@ class Topology:
                     seeds.append(address)
             if node.get("node_id"):
                 names[node["node_id"]] = called
-            if node["role"] == "replica" and (
-                not node["link_up"] or node["lag_bytes"] > self.limits.lag_bytes_max
-            ):
-                lagging.add(node["name"])
-        self._names, self._lagging = names, frozenset(lagging)
+        self._names = names
         self.seeds = seeds or self.seeds
         moving = SlotSet()
         for shard in state["shards"]:
@@ -339,4 +341,3 @@ class Topology:
         called = self._names.get(link.node_id) or self._names.get(str(link.address))
         if called is not None:
             link.name, link.shard = called
-        link.lagging = link.name in self._lagging

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import hiredis
@@ -32,6 +33,14 @@ CLOSE = object()  # a scripted reply: end the connection without an answer
 HANG = object()  # a scripted reply: none, but stay connected
 
 
+@dataclass(frozen=True)
+class Bytes:
+    """A scripted reply: these bytes as they are, then CLOSE or HANG."""
+
+    content: bytes
+    then: object
+
+
 async def until(check: Callable[[], bool], what: str) -> None:
     """Poll until `check()` holds; AssertionError after a deadline."""
     async with asyncio.timeout(DEADLINE_S):
@@ -48,6 +57,8 @@ class FakeNode:
         self.node_id = node_id
         self.view: Callable[[FakeNode], str] = lambda _node: ""
         self.role = b"master"
+        self.offset = 0  # of replication
+        self.link = b"connected"  # a replica's to its master
         self.data: dict[bytes, bytes] = {}
         self.script: dict[bytes, deque[Any]] = {}  # command -> the next answers
         self.always: dict[bytes, Any] = {}  # command -> every answer
@@ -87,10 +98,14 @@ class FakeNode:
                 parser.feed(data)
                 while (command := parser.gets()) is not False:
                     reply = self._reply(tuple(command))
+                    if isinstance(reply, Bytes):
+                        writer.write(reply.content)
+                        await writer.drain()
+                        reply = reply.then
+                    elif reply is not CLOSE and reply is not HANG:
+                        writer.write(_packed(reply))
                     if reply is CLOSE:
                         return
-                    if reply is not HANG:
-                        writer.write(_packed(reply))
         except ConnectionError:
             pass
         finally:
@@ -113,7 +128,9 @@ class FakeNode:
             return int(self.data.pop(command[1], None) is not None)
         plain: dict[bytes, Any] = {
             b"CLUSTER": self.view(self).encode(),
-            b"ROLE": [self.role, 0, []],
+            b"ROLE": [b"master", self.offset, []]
+            if self.role == b"master"
+            else [self.role, b"127.0.0.1", 1, self.link, self.offset],
             b"WAIT": 1,
             b"WAITAOF": [1, 0],
         }

@@ -170,19 +170,6 @@ async def test_the_spec_says_where_reads_go_and_how_safe_writes_are() -> None:
             assert document(answer)["durability"] == "replica"
 
 
-async def test_a_lagging_replica_gets_no_reads() -> None:
-    """The controller says how far behind it is."""
-    async with fake_shard() as shard:
-        controller = _Controller(shard)
-        controller.document["nodes"][1]["lag_bytes"] = 1 << 30
-        async with _serving(controller) as url, gateway_on(controller_url=url) as gateway:
-            await until(lambda: not gateway.unready(), "nodes are found through the controller")
-            shard.master.data[b"k"] = b"v"
-            await until(lambda: gateway.topology.link(shard.master.address).connected, "it is open")
-            for _ in range(3):
-                assert header(await ask(gateway, "get_key", key=b"k"), "Role") == "master"
-
-
 async def test_status_shows_the_controllers_state_and_the_gateways_view() -> None:
     """One document."""
     async with _serving(_Controller()) as url, gateway_on(controller_url=url) as gateway:

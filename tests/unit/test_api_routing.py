@@ -177,6 +177,31 @@ async def test_reads_are_spread_over_the_replicas() -> None:
         assert all(replica.count(b"GET") >= 5 for replica in shard.replicas)
 
 
+@pytest.mark.parametrize("trouble", ["behind", "cut off"])
+async def test_a_lagging_replica_gets_no_reads(trouble: str) -> None:
+    """Until it has caught up; when the master is gone, too, it is better than nothing."""
+    async with fake_shard() as shard, gateway_on(shard.master.address) as gateway:
+        _stored(shard)
+        replica = gateway.topology.link(shard.replicas[0].address)
+        if trouble == "behind":
+            shard.master.offset = Limits().lag_bytes_max + 1
+        else:
+            shard.replicas[0].link = b"connecting"
+        await until(lambda: replica.lagging, "the lag is seen")
+        assert header(await ask(gateway, "get_key", key=b"k"), "Role") == "master"
+        shard.replicas[0].offset = shard.master.offset
+        shard.replicas[0].link = b"connected"
+        await until(lambda: not replica.lagging, "it has caught up")
+        assert header(await ask(gateway, "get_key", key=b"k"), "Role") == "replica"
+        shard.master.offset += Limits().lag_bytes_max + 1
+        await until(lambda: replica.lagging, "the lag is seen")
+        await shard.master.stop()
+        master = gateway.topology.link(shard.master.address)
+        await until(lambda: master.out_of_reach, "the loss is seen")
+        answer = await ask(gateway, "get_key", key=b"k")
+        assert (answer.body, header(answer, "Stale")) == (b"v", "master-down")
+
+
 async def test_a_strong_read_goes_to_the_master() -> None:
     """Over the connection that never said READONLY."""
     async with fake_shard() as shard, gateway_on(shard.master.address) as gateway:

@@ -31,11 +31,17 @@ class Measured:
     failed: int
 
 
-def wrk(url: str, kind: str, connections: int, seconds: int = TURN_S) -> Measured:
-    """Load `url` with one thread; raises CalledProcessError, FileNotFoundError without wrk."""
+def wrk(
+    url: str, kind: str, connections: int, seconds: int = TURN_S, named: Path | None = None
+) -> Measured:
+    """Load `url` with one thread; `named` is a file of the keys, else all `KEYS` are asked for.
+
+    Raises CalledProcessError, FileNotFoundError without wrk.
+    """
+    keys = (str(KEYS),) if named is None else (str(KEYS), str(named))
     done = subprocess.run(
         ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(SCRIPT), url,
-         "--", kind, str(KEYS)],
+         "--", kind, *keys],
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     said = json.loads(done.stdout.splitlines()[-1])

@@ -17,6 +17,7 @@ const COLUMNS = ["Shard", "Slots", ...FIGURES.map(([, title]) => title), "Nodes"
 // Health is told by a sign and a word, not by colour alone.
 const HEALTH = { Up: "●", Loading: "◐", Pending: "○", Unknown: "?", Down: "✕" };
 const WELL = new Set(["Ready"]);
+const ROWS_MAX = 12; // with more shards the table scrolls by itself
 
 const byName = new Intl.Collator("en", { numeric: true }).compare;
 const weightOf = (overview, name) => overview.spec?.spec?.ring?.weights?.[name] ?? 1;
@@ -67,6 +68,7 @@ export class Shards {
       this.nodes.get(node.shard).push(node);
     }
     const shards = new Map((overview.shards ?? []).map((shard) => [shard.name, shard]));
+    byId("shards").classList.toggle("long", shards.size > ROWS_MAX);
     this.#reorder(shards);
     const shown = this.order.map((name) => shards.get(name)).filter((shard) => this.#matches(shard));
     const nodes = overview.nodes?.length ?? 0;
