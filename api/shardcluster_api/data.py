@@ -15,7 +15,7 @@ from shardcluster_api.codec import ItemKind, bytes_fields, flag_fields
 from shardcluster_api.commands.plans import packed
 from shardcluster_api.commands.wave import How, Part, carry_out
 from shardcluster_api.durability import WAITS, reached
-from shardcluster_api.errors import ApiError, KeyNotFound, TooLarge
+from shardcluster_api.errors import ApiError, KeyNotFound, OutcomeUnknown, TooLarge
 from shardcluster_api.limits import BATCH_ANSWER_BYTES_MAX
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ async def write(router: Router, request: WriteRequest) -> tuple[int, Reply, dict
     slot = key_slot(request.key)
     durability = request.durability or router.policy.durability
     reply = await router.write(slot, packed(_set(request)), WAITS[durability])
+    if reply.value != b"OK":
+        raise OutcomeUnknown(reply.node, "its reply made no sense")
     return slot, reply, flag_fields(request.ttl_ms) | reached(durability, reply, slot)
 
 

@@ -21,6 +21,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
+import hiredis
+
 from shardcluster.slots import key_slot
 from shardcluster.spec_model import Durability
 from shardcluster_api.access import Role
@@ -263,8 +265,11 @@ class FastLane:
 
     def write_replied(self, cycle: FastCycle, reply: Any) -> None:
         """Answer that it is stored; an error means that it was not, so the long way tries anew."""
-        if reply != b"OK":
+        if isinstance(reply, hiredis.ReplyError):
             self._slowly(cycle)
+            return
+        if reply != b"OK":  # it may have been applied, so it must not be sent again
+            self._unknown(cycle, "its reply made no sense")
             return
         start = self._start(b"HTTP/1.1 204 No Content\r\n", cycle)
         answer = b"%bx-shardcluster-slot: %d%b" % (start, cycle.slot, self._tail(cycle))

@@ -35,7 +35,7 @@ HANG = object()  # a scripted reply: none, but stay connected
 
 @dataclass(frozen=True)
 class Bytes:
-    """A scripted reply: these bytes as they are, then CLOSE or HANG."""
+    """A scripted reply: these bytes as they are, then CLOSE, or HANG on this connection."""
 
     content: bytes
     then: object
@@ -100,12 +100,13 @@ class FakeNode:
                     reply = self._reply(tuple(command))
                     if isinstance(reply, Bytes):
                         writer.write(reply.content)
-                        await writer.drain()
-                        reply = reply.then
-                    elif reply is not CLOSE and reply is not HANG:
-                        writer.write(_packed(reply))
+                        while reply.then is HANG and await reader.read(65_536):
+                            pass
+                        return
                     if reply is CLOSE:
                         return
+                    if reply is not HANG:
+                        writer.write(_packed(reply))
         except ConnectionError:
             pass
         finally:
