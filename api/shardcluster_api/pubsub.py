@@ -40,6 +40,7 @@ __all__ = ["EVENT_STREAM", "subscribe"]
 
 EVENT_STREAM = "text/event-stream"
 LOOK_S = 1.0  # at the node's health, when no message comes
+SUSPECT_S = 5.0  # a node that is silent for so long is left: changing it loses messages, too
 HEARTBEAT_S = 15.0  # a comment, so that nobody between takes the connection for dead
 RETRY_S = 0.1
 READ_BYTES = 64 * 1024
@@ -119,7 +120,10 @@ class _Listener:
         parser = hiredis.Reader()
         loop = asyncio.get_running_loop()
         heartbeat_s = loop.time() + HEARTBEAT_S
-        while not (self._link.suspect or self._link.closed):
+        well_s = loop.time()  # when the node was last known to answer
+        while not self._link.closed and loop.time() - well_s < SUSPECT_S:
+            if not self._link.suspect:
+                well_s = loop.time()
             if loop.time() >= heartbeat_s:
                 heartbeat_s = loop.time() + HEARTBEAT_S
                 self._writer.write(_PING)

@@ -43,6 +43,7 @@ __all__ = [
 
 _ENCODING, _FORMAT = b"upstash-encoding", b"upstash-response-format"
 _UNAUTHORIZED, _FORBIDDEN = 401, 403
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 Arguments = list[bytes]
 
@@ -86,10 +87,11 @@ async def pipeline(gateway: Gateway, request: Request) -> Answer:
     commands = _commands(request.body)
     how = how_of(gateway, request)
     done = await run(gateway, commands, request.role, how)
-    each = [write_down(*one) for one in zip(done.values, commands, strict=True)]
+    headers = _headers(how, done)
     if write_down is _as_resp2:
-        return Answer(200, b"".join(each), BYTES_TYPE, _headers(how, done))
-    return Answer(200, b"[" + b",".join(each) + b"]\n", JSON_TYPE, _headers(how, done))
+        each = map(write_down, done.values, commands)
+        return Answer(200, b"".join(each), BYTES_TYPE, headers)
+    return _all_answers(request, done, headers)
 
 
 async def transaction(gateway: Gateway, request: Request) -> Answer:
@@ -101,8 +103,14 @@ async def transaction(gateway: Gateway, request: Request) -> Answer:
     commands = _commands(request.body)
     how = how_of(gateway, request)
     done = await run_transaction(gateway, commands, request.role, how)
-    each = [write_down(*one) for one in zip(done.values, commands, strict=True)]
-    return Answer(200, b"[" + b",".join(each) + b"]\n", JSON_TYPE, _headers(how, done))
+    return _all_answers(request, done, _headers(how, done))
+
+
+def _all_answers(request: Request, done: Done, headers: Headers) -> Answer:
+    """One JSON array, written at once: that costs much less than one document after the other."""
+    written = _encoded_but_ok if _is_base64(request) else _text
+    body = _JSON.encode([_document(value, written) for value in done.values])
+    return Answer(200, body.encode() + b"\n", JSON_TYPE, headers)
 
 
 def _headers(how: How, done: Done) -> Headers:
@@ -162,12 +170,11 @@ def _argument(given: object, what: str) -> bytes:
 
 def _writer(request: Request) -> Callable[[Any, Arguments], bytes]:
     """How this request wants its answers; raises BadRequest."""
-    encoding = request.headers.get(_ENCODING, b"").lower()
     form = request.headers.get(_FORMAT, b"json").lower()
     if form not in {b"json", b"resp2"}:
         message = "ERR Upstash-Response-Format must be json or resp2."
         raise BadRequest(message)
-    if encoding == b"base64":
+    if _is_base64(request):
         if form == b"resp2":
             message = "ERR Upstash-Encoding: base64 does not go with resp2."
             raise BadRequest(message)
@@ -175,12 +182,16 @@ def _writer(request: Request) -> Callable[[Any, Arguments], bytes]:
     return _as_json if form == b"json" else _as_resp2
 
 
+def _is_base64(request: Request) -> bool:
+    return request.headers.get(_ENCODING, b"").lower() == b"base64"
+
+
 def _as_json(value: Any, _arguments: Arguments) -> bytes:
-    return _document(value, _text)
+    return _JSON.encode(_document(value, _text)).encode()
 
 
 def _as_base64(value: Any, _arguments: Arguments) -> bytes:
-    return _document(value, lambda found: "OK" if found == b"OK" else _encoded(found))
+    return _JSON.encode(_document(value, _encoded_but_ok)).encode()
 
 
 def _as_resp2(value: Any, arguments: Arguments) -> bytes:
@@ -189,20 +200,17 @@ def _as_resp2(value: Any, arguments: Arguments) -> bytes:
     return resp2(value, status=is_status(find(arguments).name, arguments))
 
 
-def _document(value: Any, written: Callable[[bytes], str]) -> bytes:
-    document: dict[str, Any]
+def _document(value: Any, written: Callable[[bytes], str]) -> dict[str, Any]:
+    if isinstance(value, bytes):
+        return {"result": written(value)}
     if isinstance(value, ApiError):
-        document = _error_document(value)
-    elif isinstance(value, hiredis.ReplyError):
-        document = {"error": str(value)}
-    elif isinstance(value, bytes):
-        document = {"result": written(value)}
-    elif isinstance(value, list):
+        return _error_document(value)
+    if isinstance(value, hiredis.ReplyError):
+        return {"error": str(value)}
+    if isinstance(value, list):
         inner = _text if written is _text else _encoded
-        document = {"result": [_plain(one, inner) for one in value]}
-    else:
-        document = {"result": value}
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+        return {"result": [_plain(one, inner) for one in value]}
+    return {"result": value}
 
 
 def _plain(value: Any, written: Callable[[bytes], str]) -> Any:
@@ -215,6 +223,10 @@ def _plain(value: Any, written: Callable[[bytes], str]) -> Any:
 
 def _text(found: bytes) -> str:
     return found.decode("utf-8", "replace")
+
+
+def _encoded_but_ok(found: bytes) -> str:
+    return "OK" if found == b"OK" else _encoded(found)
 
 
 def _encoded(found: bytes) -> str:
@@ -246,5 +258,5 @@ def _status(error: ApiError) -> int:
 
 def upstash_error(error: ApiError) -> Answer:
     """Any error of these paths."""
-    body = json.dumps(_error_document(error), ensure_ascii=False, separators=(",", ":"))
+    body = _JSON.encode(_error_document(error))
     return Answer(_status(error), body.encode() + b"\n", JSON_TYPE, error.headers)

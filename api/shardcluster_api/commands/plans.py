@@ -62,7 +62,9 @@ def plan(command: Command, arguments: list[bytes]) -> Plan:
             parts, join = _split(command, arguments, by_slot)
             return Plan(parts, keys, join)
     slot = checked_slot(keys)
-    if slot is None:
+    if command.name == "publish":
+        slot = key_slot(arguments[1])  # one node for a channel, or its messages change places
+    elif slot is None:
         slot = random.randrange(SLOT_COUNT)  # noqa: S311 - any node will do
     writing = not command.reads
     part = Part(slot, packed(arguments), writing=writing, strong=command.at_master)

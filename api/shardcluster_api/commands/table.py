@@ -316,7 +316,10 @@ def checked_slot(keys: Arguments) -> int | None:
 
 def check_sizes(arguments: Arguments, keys: Arguments) -> None:
     """Keep to the limits of keys and values; raises CommandRefused."""
-    if max(map(len, arguments)) > VALUE_BYTES_MAX:
+    longest = max(map(len, arguments))
+    if longest <= KEY_BYTES_MAX:
+        return
+    if longest > VALUE_BYTES_MAX:
         message = f"ERR an argument is longer than {VALUE_BYTES_MAX} bytes"
         raise CommandRefused(message)
     if keys and max(map(len, keys)) > KEY_BYTES_MAX:
