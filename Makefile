@@ -19,7 +19,7 @@ RUN_READY := $(VENV)/.ready-run
 DEV_READY := $(VENV)/.ready-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help run test compose-test browser-test promtool-test e2e kind checks format bench bench-gateway bench-k8s \
+.PHONY: help run test compose-test browser-test js-test promtool-test e2e kind checks format bench bench-gateway bench-k8s \
 	fuzz generate lock lock-check setup clean
 .DELETE_ON_ERROR:
 
@@ -35,13 +35,16 @@ test: $(DEV_READY) ## unit tests, scenarios, and the tests against real Valkey p
 	@docker version >/dev/null 2>&1 \
 		&& echo "The Compose tests are apart from these: make compose-test" \
 		|| echo "Not run here: the Compose tests (no Docker engine); make compose-test runs them where there is one."
-	@echo "Apart from these, too: make browser-test (needs Chromium), make promtool-test (promtool), make e2e (a Kubernetes)."
+	@echo "Not run here: the dashboard's tests (make browser-test, needs Chromium), the npm client's (make js-test, needs Node), the alert rules' (make promtool-test), the end-to-end tests (make e2e, needs a Kubernetes)."
 
 compose-test: $(DEV_READY) ## build the images and test them under Docker Compose
 	@$(BIN)/pytest tests/compose
 
 browser-test: $(DEV_READY) ## test the dashboard in headless Chromium (CHROMIUM=/path/to/it)
-	@$(BIN)/pytest tests/browser
+	@$(BIN)/pytest -n 2 --timeout 300 tests/browser
+
+js-test: $(DEV_READY) ## test the gateway with the npm client @upstash/redis (needs node and npm)
+	@$(BIN)/pytest tests/js
 
 promtool-test: $(DEV_READY) ## test the alert rules with promtool
 	@$(BIN)/pytest tests/promtool
