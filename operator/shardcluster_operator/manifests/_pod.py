@@ -40,9 +40,10 @@ RUN_FOLDER_SIZE = "1Mi"  # one file with the password, in memory
 # A hand-over takes up to 20 s when the replica lags; then the engine itself may wait 10 s more.
 TERMINATION_GRACE_S = 60
 STARTUP_PERIOD_S, STARTUP_FAILURES = 2, 300  # 10 minutes: a node may wait for its replica first
-# Each look is a process in the pod; gateways and operator see for themselves, so this may be slow.
-READY_PERIOD_S, READY_FAILURES = 5, 2
-ALIVE_PERIOD_S, ALIVE_FAILURES = 10, 6  # a minute without any answer, not even "I am busy"
+# Each look is a process started in the pod, a tenth of a second of a slow core; gateways, operator
+# and clients see for themselves, so these looks may be rare.
+READY_PERIOD_S, READY_FAILURES = 10, 2
+ALIVE_PERIOD_S, ALIVE_FAILURES = 20, 3  # a minute without any answer, not even "I am busy"
 PROBE_TIMEOUT_S = 5
 
 _SCHEDULING_FIELDS = (
