@@ -61,7 +61,7 @@ class _Node(FakeNode):
     def _reply(self, command: tuple[bytes, ...]) -> Any:
         if command[0] in {b"GET", b"SET", b"UNLINK"}:
             self.asked.add((command[0], command[1]))
-            return value_of(command[1]) if command[0] == b"GET" else 1
+            return {b"GET": value_of(command[1]), b"SET": "OK", b"UNLINK": 1}[command[0]]
         self.seen.clear()
         return super()._reply(command)
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 DEADLINE_S = 20.0
 POLL_S = 0.01
 CLOSE = object()  # a scripted reply: end the connection without an answer
-HANG = object()  # a scripted reply: none, but stay connected
+HANG = object()  # a scripted reply: none, now or to what follows, but stay connected
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,11 @@ class FakeNode:
                         return
                     if reply is CLOSE:
                         return
-                    if reply is not HANG:
-                        writer.write(_packed(reply))
+                    if reply is HANG:  # a node answers in order: nothing comes after it, either
+                        while await reader.read(65_536):
+                            pass
+                        return
+                    writer.write(_packed(reply))
         except ConnectionError:
             pass
         finally:

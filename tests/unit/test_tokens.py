@@ -51,6 +51,14 @@ def test_a_file_says_whose_a_token_is() -> None:
     assert book.find(token_digest(READER).encode()) is None
 
 
+def test_a_digest_counts_whole() -> None:
+    """One that only begins like the right one lets nobody in."""
+    digest = token_digest(READER)
+    last = "0" if digest[-1] != "0" else "1"
+    line = token_line("shop", "read", READER).replace(digest, digest[:-1] + last)
+    assert TokenBook.read(line.encode()).find(READER.encode()) is None
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [
