@@ -31,7 +31,7 @@ run: $(RUN_READY) ## start a store: six nodes, the HTTP API on 127.0.0.1:8080; C
 
 test: $(DEV_READY) ## unit tests, scenarios, and the tests against real Valkey processes
 	@$(BIN)/pytest -n auto tests/unit tests/scenarios --cov --cov-report=term
-	@$(BIN)/pytest -n 8 --dist worksteal tests/cluster
+	@$(BIN)/pytest -n 4 --dist worksteal tests/cluster
 	@docker version >/dev/null 2>&1 \
 		&& echo "The Compose tests are apart from these: make compose-test" \
 		|| echo "Not run here: the Compose tests (no Docker engine); make compose-test runs them where there is one."

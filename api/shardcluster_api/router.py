@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 __all__ = ["PASSING", "Policy", "Reply", "Router"]
 
 CHANGE_WAIT_S = 0.05  # news wakes who waits for an owner; in case it is missed they look again
+# No attempt begins later than so long before the deadline: an answer to it would come too late, and
+# a write that was about to be refused once more would have an unknown fate.
+ATTEMPT_MIN_S = 0.5
 PAUSE_MIN_S, PAUSE_MAX_S = 0.01, 0.02  # before asking the same node again, jittered
 PAUSE_GROWTH_MAX = 8  # both come up to so many times later, or thousands who wait take all the time
 READ_ATTEMPT_S = 1.0  # a read that waits longer for one node looks at the map again
@@ -435,7 +438,7 @@ class Router:
         Raises NotServed (or what the engine said) when the deadline is over, TooBusy when too many
         wait already.
         """
-        left_s = self._left(call)
+        left_s = self._left(call) - ATTEMPT_MIN_S
         if left_s <= 0:
             if call.refusal is not None:
                 raise call.refusal

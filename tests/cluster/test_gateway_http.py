@@ -182,6 +182,8 @@ def test_every_operation_of_the_list_is_there(client: httpx.Client) -> None:
         (operation.path, operation.method) for operation in OPERATIONS
     }
     for operation in OPERATIONS:
+        if "subscribe" in operation.path:
+            continue  # its answer has no end; tests/cluster/test_upstash_events.py asks for it
         path = operation.path.replace("{key}", "nobody").replace("{command}", "get/nobody")
         answer = client.request(operation.method, path)
         missing = answer.status_code == 404 and "{key}" in operation.path
