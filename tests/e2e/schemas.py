@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["LOCATION", "write_schemas"]
 
 LOCATION = "{{.ResourceKind}}{{.KindSuffix}}.json"  # kubeconform's own words for a file's name
-_DEFINITIONS = "_definitions.json"
+_REFERENCE = "#/definitions/"
 _ANY = {"type": ["string", "integer", "number"]}
 _MACHINERY = "io.k8s.apimachinery.pkg"
 _WRITTEN_ALSO_AS_NUMBERS = frozenset(
@@ -26,19 +26,42 @@ _WRITTEN_ALSO_AS_NUMBERS = frozenset(
 
 
 def write_schemas(folder: Path) -> None:
-    """A file for each kind and version, one for all they refer to; unknown fields are wrong."""
+    """A file for each kind and version, with all that it refers to; unknown fields are wrong."""
     definitions: dict[str, Any] = json.loads(kubectl("get", "--raw", "/openapi/v2"))["definitions"]
     strict = {
         name: _ANY if name in _WRITTEN_ALSO_AS_NUMBERS else _strict(definition)
         for name, definition in definitions.items()
     }
-    (folder / _DEFINITIONS).write_text(json.dumps({"definitions": strict}), encoding="utf-8")
     for name, definition in definitions.items():
         for kind in definition.get("x-kubernetes-group-version-kind", ()):
             parts = (kind["kind"], kind["group"].split(".")[0], kind["version"])
             file = "-".join(filter(None, parts)).lower() + ".json"
-            reference = {"$ref": f"{_DEFINITIONS}#/definitions/{name}"}
-            (folder / file).write_text(json.dumps(reference), encoding="utf-8")
+            needed = {used: strict[used] for used in _used(strict, name)}
+            schema = {"$ref": f"{_REFERENCE}{name}", "definitions": needed}
+            (folder / file).write_text(json.dumps(schema), encoding="utf-8")
+
+
+def _used(definitions: dict[str, Any], name: str) -> set[str]:
+    """The definition itself and all that it refers to, however far."""
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += _references(definitions[name])
+    return found
+
+
+def _references(schema: Any) -> list[str]:
+    if isinstance(schema, list):
+        return [name for item in schema for name in _references(item)]
+    if not isinstance(schema, dict):
+        return []
+    reference = schema.get("$ref")
+    if isinstance(reference, str):
+        return [reference.removeprefix(_REFERENCE)]
+    return [name for value in schema.values() for name in _references(value)]
 
 
 def _strict(schema: Any) -> Any:
@@ -48,8 +71,8 @@ def _strict(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     found = {name: _strict(value) for name, value in schema.items()}
-    if reference := found.get("$ref"):
-        return {"$ref": f"{_DEFINITIONS}{reference}"}
+    if isinstance(found.get("$ref"), str):
+        return {"$ref": found["$ref"]}
     if schema.get("x-kubernetes-int-or-string"):
         return _ANY
     open_ended = schema.get("x-kubernetes-preserve-unknown-fields")
