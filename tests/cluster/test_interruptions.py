@@ -100,6 +100,7 @@ async def test_formation_is_finished_by_the_next_controller(tmp_path: Path, base
     pytest.fail("forming never ends")
 
 
+@pytest.mark.timeout(900)  # dozens of controllers, one after the other
 @pytest.mark.parametrize("die_after_ms", [0, MID_ACTION_MS], ids=["before", "amid"])
 async def test_adding_and_removing_a_shard_is_finished_by_the_next_controller(
     tmp_path: Path, base_port: int, die_after_ms: int
