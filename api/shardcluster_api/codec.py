@@ -13,8 +13,7 @@ import binascii
 import enum
 import json
 import math
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 from urllib.parse import unquote_to_bytes
 
 from shardcluster.spec_model import Durability
@@ -45,8 +44,7 @@ class ItemKind(enum.Enum):
     DELETE = "delete"
 
 
-@dataclass(frozen=True, slots=True)
-class WriteRequest:
+class WriteRequest(NamedTuple):
     """A checked write."""
 
     key: bytes
@@ -55,8 +53,7 @@ class WriteRequest:
     durability: Durability | None = None  # None: as the store's spec says
 
 
-@dataclass(frozen=True, slots=True)
-class BatchItem:
+class BatchItem(NamedTuple):
     """A checked item of a batch; `write` is set for a put."""
 
     kind: ItemKind
@@ -201,6 +198,8 @@ def parse_batch(body: bytes) -> list[BatchItem]:
 def _item(item: object) -> BatchItem:
     if not isinstance(item, dict):
         _refuse("It must be a JSON object.")
+    if len(item) == 2 and item.get("op") == "get" and "key" in item:  # the commonest one
+        return BatchItem(ItemKind.GET, _key(item))
     try:
         kind = ItemKind(item.get("op"))
     except ValueError:
@@ -267,7 +266,7 @@ def _key(fields: dict[str, Any]) -> bytes:
 
 
 def _bytes(fields: dict[str, Any], name: str) -> bytes:
-    encoded = f"{name}_base64"
+    encoded = name + "_base64"
     if (name in fields) == (encoded in fields):
         _refuse(f'Give either "{name}" or "{encoded}".')
     given = fields.get(name, fields.get(encoded))
@@ -275,7 +274,7 @@ def _bytes(fields: dict[str, Any], name: str) -> bytes:
         _refuse(f'"{name if name in fields else encoded}" must be a string.')
     try:
         if name in fields:
-            return given.encode("utf-8")
+            return given.encode()
         return base64.b64decode(given, validate=True)
     except (binascii.Error, ValueError):
         if name in fields:

@@ -75,13 +75,25 @@ def _not_found(key: bytes, slot: int, reply: Reply) -> KeyNotFound:
 async def batch(router: Router, items: list[BatchItem]) -> list[dict[str, Any]]:
     """One result an item, in the items' order; errors are results, too.
 
-    All items go out at once (see wave.py), those of each durability together.  Only where writes of
-    the same slot want different ones, they go one after the other.
+    All items go out at once (see wave.py).  Only where writes of the same slot want different
+    durability, they go one after the other.
     """
     default = router.policy.durability
     parts = [_part(item) for item in items]
     for item in items:
         router.hot_keys.saw(item.key)
+    wanted = {_durability(item, default) for item in items if item.kind is not ItemKind.GET}
+    if len(wanted) <= 1:
+        await carry_out(router, parts, How(durability=wanted.pop() if wanted else default))
+    else:
+        await _by_durability(router, items, parts)
+    room = _Room(BATCH_ANSWER_BYTES_MAX)
+    return [_result(*each, default, room) for each in zip(items, parts, strict=True)]
+
+
+async def _by_durability(router: Router, items: list[BatchItem], parts: list[Part]) -> None:
+    """Those of each durability together."""
+    default = router.policy.durability
     by_slot: dict[int, list[int]] = {}
     for index, part in enumerate(parts):
         by_slot.setdefault(part.slot, []).append(index)
@@ -97,8 +109,6 @@ async def batch(router: Router, items: list[BatchItem]) -> list[dict[str, Any]]:
         how = How(durability=durability)
         waves.append(carry_out(router, [parts[i] for i in sorted(indexes)], how))
     await asyncio.gather(*waves)
-    room = _Room(BATCH_ANSWER_BYTES_MAX)
-    return [_result(*each, default, room) for each in zip(items, parts, strict=True)]
 
 
 async def _one_by_one(router: Router, each: list[tuple[BatchItem, Part]]) -> None:
@@ -117,11 +127,10 @@ def _durability(item: BatchItem, default: Durability) -> Durability:
 
 def _part(item: BatchItem) -> Part:
     slot = key_slot(item.key)
-    if item.write is not None:
-        return Part(slot, packed(_set(item.write)), writing=True)
-    if item.kind is ItemKind.DELETE:
-        return Part(slot, packed((b"UNLINK", item.key)), writing=True)
-    return Part(slot, packed((b"GET", item.key)), writing=False, strong=item.strong)
+    if item.kind is ItemKind.GET:
+        return Part(slot, packed((b"GET", item.key)), False, item.strong)
+    command = (b"UNLINK", item.key) if item.write is None else _set(item.write)
+    return Part(slot, packed(command), True)
 
 
 class _Room:
@@ -139,22 +148,23 @@ class _Room:
 
 def _result(item: BatchItem, part: Part, default: Durability, room: _Room) -> dict[str, Any]:
     said: dict[str, Any] = {"op": item.kind.value, **bytes_fields("key", item.key)}
-    reply = part.place
+    reply, value = part.place, part.value
     try:
-        if isinstance(part.value, ApiError):
-            raise part.value
+        if isinstance(value, ApiError):
+            raise value
         assert reply is not None
-        place = place_fields(part.slot, reply)
         if item.kind is ItemKind.GET:
-            if part.value is None:
+            if value is None:
                 raise _not_found(item.key, part.slot, reply)
-            room.take(len(part.value))
-            value = bytes_fields("value", part.value)
-            return {**said, "status": 200, **value, "found": True, **place}
-        if item.kind is ItemKind.DELETE and not part.value:
+            room.take(len(value))
+            said["status"] = 200
+            said |= bytes_fields("value", value)
+            said["found"] = True
+            return said | place_fields(part.slot, reply)
+        if item.kind is ItemKind.DELETE and not value:
             raise _not_found(item.key, part.slot, reply)
         more = reached(_durability(item, default), reply, part.slot)
     except ApiError as error:
         return {**said, "status": error.status, **error.document()}
     flags = flag_fields(item.write.ttl_ms) if item.write is not None else {}
-    return {**said, "status": 200, **flags, **more, **place}
+    return {**said, "status": 200, **flags, **more, **place_fields(part.slot, reply)}

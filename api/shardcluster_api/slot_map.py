@@ -64,6 +64,7 @@ class SlotMap:
         self._owned = 0
         self._owned_version = 0
         self._settled_s = [0.0] * SLOT_COUNT
+        self._all_settled_s = 0.0  # the latest of these
         self._asked: dict[int, float] = {}  # slot -> until when ASK is remembered
         self._moving: frozenset[int] = frozenset()  # as the controller's state says
 
@@ -97,6 +98,13 @@ class SlotMap:
         """Whether the slot changed hands just now."""
         return self._settled_s[slot] > now_s
 
+    def quiet(self, now_s: float) -> bool:
+        """Whether no slot at all is moving or settling; for who has many to ask about."""
+        return not (self._moving or self._asked) and now_s >= self._all_settled_s
+
+    def _settle(self, slot: int, now_s: float) -> None:
+        self._settled_s[slot] = self._all_settled_s = now_s + SETTLE_S
+
     def set_moving(self, slots: Iterable[int]) -> None:
         """What the controller is moving."""
         self._moving = frozenset(slots)
@@ -121,7 +129,7 @@ class SlotMap:
         else:
             route = self._routes[f"moved to {address}"] = ShardRoute("", link, now_s)
         self.owners[slot] = route
-        self._settled_s[slot] = now_s + SETTLE_S
+        self._settle(slot, now_s)
         self.version += 1
         return True
 
@@ -180,7 +188,7 @@ class SlotMap:
                     newer = current.epoch > route.epoch and current.since_s > trusted_from_s
                     if newer:
                         continue
-                    self._settled_s[slot] = now_s + SETTLE_S
+                    self._settle(slot, now_s)
                 owners[slot] = route
                 changed = True
         return changed

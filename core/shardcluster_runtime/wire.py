@@ -28,6 +28,7 @@ __all__ = [
     "NodeReplyError",
     "Overloaded",
     "Receiver",
+    "Volley",
 ]
 
 _PING = b"*1\r\n$4\r\nPING\r\n"
@@ -130,6 +131,43 @@ class Receiver(Protocol):
         ...
 
 
+class Volley:
+    """The replies to commands that left together: the receiver of all but the last one.
+
+    `last` is the last one's future.  Once it is done, every reply is there that will ever be.
+    """
+
+    __slots__ = ("last", "set_result", "values")
+
+    def __init__(self, last: asyncio.Future[Any]) -> None:
+        """Nothing has come."""
+        self.last = last
+        self.values: list[Any] = []
+        # The list's own method: a call into Python for each reply costs more than to parse it.
+        self.set_result = self.values.append
+
+    def replies(self) -> list[Any]:
+        """Those that came so far, in the commands' order."""
+        last = self.last
+        if last.done() and last.exception() is None:
+            return [*self.values, last.result()]
+        return self.values
+
+    def lost(self) -> BaseException | None:
+        """Why the replies that are not there won't come any more, if that is so."""
+        return self.last.exception() if self.last.done() else None
+
+    def done(self) -> bool:
+        """As a receiver: every reply is wanted."""
+        return False
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """As a receiver: nothing to do, for `last` gets it too."""
+
+    def exception(self) -> None:
+        """As a receiver."""
+
+
 class NodeConnection(asyncio.Protocol):
     """A pipelined RESP connection; make one with `open`."""
 
@@ -228,6 +266,24 @@ class NodeConnection(asyncio.Protocol):
             message = f"{self.pending_max} commands already wait for {self.address}"
             raise Overloaded(message)
         self._queue(packed, receiver)
+
+    def send_many(self, packed: list[bytes]) -> Volley:
+        """Queue commands in RESP form, at least one; raises like `send`, and then sends none."""
+        if self.closed:
+            message = f"no connection to {self.address}"
+            raise ConnectionLost(message, sent=False)
+        count = len(packed)
+        if self._waiting and len(self._waiting) + count > self.pending_max:
+            message = f"{len(self._waiting)} commands already wait for {self.address}"
+            raise Overloaded(message)
+        volley = Volley(self._loop.create_future())
+        self._queue(b"".join(packed), volley.last)
+        if count > 1:
+            last = self._waiting.pop()
+            self._waiting.extend([volley] * (count - 1))
+            self._waiting.append(last)
+            self._unsent += count - 1
+        return volley
 
     def ping(self) -> asyncio.Future[Any]:
         """`send("PING")` over the limit, too: whether the node lives shows when it is busiest."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from shardcluster_api.access import refusal_of_role
-from shardcluster_api.commands.plans import packed, plan
+from shardcluster_api.commands.plans import Plan, packed, plan, simple_part
 from shardcluster_api.commands.spanning import on_every_shard
 from shardcluster_api.commands.sync_token import EVERY_SLOT, with_slots
 from shardcluster_api.commands.table import (
@@ -21,16 +21,14 @@ from shardcluster_api.commands.table import (
     checked_slot,
     find,
 )
-from shardcluster_api.commands.wave import carry_out
+from shardcluster_api.commands.wave import Part, carry_out
 from shardcluster_api.durability import WAITS, reached
 from shardcluster_api.errors import ApiError, TooBusy
 from shardcluster_api.limits import BATCH_ANSWER_BYTES_MAX
 
 if TYPE_CHECKING:
     from shardcluster_api.access import Role
-    from shardcluster_api.commands.plans import Plan
-    from shardcluster_api.commands.table import Command
-    from shardcluster_api.commands.wave import How, Part
+    from shardcluster_api.commands.wave import How
     from shardcluster_api.gateway import Gateway
 
 __all__ = ["Done", "run", "run_transaction"]
@@ -50,13 +48,18 @@ class Done:
 
 async def run(gateway: Gateway, commands: list[Arguments], role: Role, how: How) -> Done:
     """Carry out the commands; raises TooBusy before anything is sent, if at all."""
-    done, hot_keys = Done([None] * len(commands)), gateway.router.hot_keys
-    waiting: list[tuple[int, Plan]] = []
+    done, saw = Done([None] * len(commands)), gateway.router.hot_keys.saw
+    waiting: list[tuple[int, Part | Plan]] = []
     with gateway.admitted(len(commands)):
         for index, arguments in enumerate(commands):
             try:
-                command = _allowed(arguments, role)
-                if command.reach is Reach.SHARDS:
+                command = find(arguments)
+                if role < command.role:
+                    done.values[index] = refusal_of_role(role, command.role)
+                elif command.key_at:
+                    waiting.append((index, simple_part(command, arguments)))
+                    saw(arguments[command.key_at])
+                elif command.reach is Reach.SHARDS:
                     check_sizes(arguments, [])
                     await _flush(gateway, waiting, how, done)
                     value = await on_every_shard(gateway.router, command, arguments, how)
@@ -64,26 +67,24 @@ async def run(gateway: Gateway, commands: list[Arguments], role: Role, how: How)
                     if not command.reads:
                         done.written = EVERY_SLOT
                 else:
-                    planned = plan(command, arguments)
-                    waiting.append((index, planned))
-                    for key in planned.keys:
-                        hot_keys.saw(key)
+                    waiting.append((index, plan(command, arguments)))
+                    for key in command.keys(arguments):
+                        saw(key)
             except ApiError as error:
                 done.values[index] = error
         await _flush(gateway, waiting, how, done)
     return done
 
 
-def _allowed(arguments: Arguments, role: Role) -> Command:
-    command = find(arguments)
-    refusal = refusal_of_role(role, command.role)
-    if refusal is not None:
-        raise refusal
-    return command
-
-
-async def _flush(gateway: Gateway, waiting: list[tuple[int, Plan]], how: How, done: Done) -> None:
-    parts = [part for _, planned in waiting for part in planned.parts]
+async def _flush(
+    gateway: Gateway, waiting: list[tuple[int, Part | Plan]], how: How, done: Done
+) -> None:
+    parts: list[Part] = []
+    for _, planned in waiting:
+        if isinstance(planned, Part):
+            parts.append(planned)
+        else:
+            parts += planned.parts
     more = len(parts) - len(waiting)  # one a command is admitted already
     try:
         with gateway.admitted(max(0, more)):
@@ -92,14 +93,18 @@ async def _flush(gateway: Gateway, waiting: list[tuple[int, Plan]], how: How, do
         for part in parts:
             part.value = busy
     for index, planned in waiting:
-        value = planned.value()
-        done.answer_bytes += _size(value)
+        value = planned.value if isinstance(planned, Part) else planned.joined()
+        done.answer_bytes += len(value) if type(value) is bytes else _size(value)
         if done.answer_bytes > BATCH_ANSWER_BYTES_MAX:
-            value = _too_large(applied=planned.parts[0].writing)
+            value = _too_large(applied=_writes(planned))
         done.values[index] = value
     done.written = with_slots(done.written, {part.slot for part in parts if part.writing})
     done.parts = parts
     waiting.clear()
+
+
+def _writes(planned: Part | Plan) -> bool:
+    return planned.writing if isinstance(planned, Part) else planned.parts[0].writing
 
 
 def _size(value: Any) -> int:
@@ -123,7 +128,10 @@ async def run_transaction(
     """
     keys: list[bytes] = []
     for arguments in commands:
-        command = _allowed(arguments, role)
+        command = find(arguments)
+        refusal = refusal_of_role(role, command.role)
+        if refusal is not None:
+            raise refusal
         if command.reach is Reach.SHARDS:
             words = command.name.upper().replace("|", " ")
             message = f"ERR {words} concerns all shards, so it can't be part of a transaction"

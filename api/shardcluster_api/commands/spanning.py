@@ -48,7 +48,7 @@ async def on_every_shard(router: Router, command: Command, arguments: list[bytes
         return await _random_key(router)
     parts = _parts(router, arguments, writing=not command.reads)
     await carry_out(router, parts, How(strong=True, durability=how.durability))
-    return Plan(parts, [], _JOINS.get(command.name, _first)).value()
+    return Plan(parts, _JOINS.get(command.name, _first)).joined()
 
 
 def _parts(router: Router, arguments: list[bytes], *, writing: bool) -> list[Part]:
@@ -59,7 +59,7 @@ def _parts(router: Router, arguments: list[bytes], *, writing: bool) -> list[Par
         raise NotServed(message, writing=writing)
     slots = {id(route): slot for slot, route in enumerate(slot_map.owners)}
     whole = packed(arguments)
-    return [Part(slot, whole, writing=writing) for slot in sorted(slots.values())]
+    return [Part(slot, whole, writing) for slot in sorted(slots.values())]
 
 
 # -- joining -------------------------------------------------------------------------------
@@ -99,7 +99,7 @@ async def _random_key(router: Router) -> Any:
     """Of a random shard, those with more keys more often."""
     sizes = _parts(router, [b"DBSIZE"], writing=False)
     await carry_out(router, sizes, _STRONG)
-    failure = Plan(sizes, [], _sum).value()
+    failure = Plan(sizes, _sum).joined()
     if not isinstance(failure, int) or failure == 0:
         return None if failure == 0 else failure
     (chosen,) = random.choices(sizes, [part.value for part in sizes])  # noqa: S311 - no secret

@@ -63,6 +63,7 @@ class Command:
     finders: tuple[Callable[[Arguments], Arguments], ...]
     refusal: str = ""  # why nobody may
     at_master: bool = False  # though it reads
+    key_at: int = 0  # where its only key is, when that is all there is to know; else 0
 
     def keys(self, arguments: Arguments) -> Arguments:
         """The keys among the arguments (the command's name is the first of those)."""
@@ -189,7 +190,7 @@ def _only(index: int, arguments: Arguments) -> Arguments:
     return arguments[index : index + 1]
 
 
-def _finder(text: str) -> Callable[[Arguments], Arguments]:
+def _finder(text: str) -> partial[Arguments]:
     where, _, how = text.partition("/")
     if where[0] == "i" and how == "r0,1,0":
         return partial(_only, int(where[1:]))
@@ -224,7 +225,11 @@ def _command(line: str) -> Command:
     known = (one for one in where if one != "?")
     finders = tuple(map(_finder, known)) if not refusal else ()
     at_master = name in _AT_MASTER
-    return Command(name, int(arity), group, role, reads, reach, finders, refusal, at_master)
+    key_at = 0
+    if reach is Reach.SLOT and [finder.func for finder in finders] == [_only]:
+        (key_at,) = finders[0].args
+        key_at = key_at if key_at < abs(int(arity)) else 0
+    return Command(name, int(arity), group, role, reads, reach, finders, refusal, at_master, key_at)
 
 
 def _table() -> Iterator[Command]:
