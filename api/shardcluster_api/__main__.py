@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import errno
 import functools
+import gc
 import logging
 import os
 import socket
@@ -74,6 +75,9 @@ class _Server(uvicorn.Server):
 async def _serve(options: argparse.Namespace, settings: Settings, listener: socket.socket) -> None:
     gateway = Gateway(settings)
     gateway.start()
+    # What is loaded now stays; every request would wait while it is searched for garbage again.
+    gc.collect()
+    gc.freeze()
     bridge = LoopBridge(gateway, asyncio.get_running_loop())
     host, port = listener.getsockname()[:2]
     store = (

@@ -40,6 +40,7 @@ from shardcluster_runtime.wire import ConnectionLost, Overloaded
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from shardcluster.buckets import Buckets
     from shardcluster_api.errors import ApiError
     from shardcluster_api.gateway import Gateway
     from shardcluster_api.links import NodeLink
@@ -57,6 +58,11 @@ _REQUEST = re.compile(rb"(GET|PUT) /v1/keys/([!-\"$->@-~]+) HTTP/1\.1(?=\r\n)")
 _END_OF_HEAD = b"\r\n\r\n"
 _OTHERWISE = frozenset({b"origin", b"transfer-encoding", b"expect", b"upgrade"})
 _READ, _WRITE = "get_key", "put_key"  # the operations that are meant
+_VALUE, _STORED = 0, 1  # the kinds of answers: with a value, and without a body
+_STARTS = (
+    b"HTTP/1.1 200 OK\r\n%bcontent-type: application/octet-stream\r\ncontent-length: ",
+    b"HTTP/1.1 204 No Content\r\n%b",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,14 +135,18 @@ class FastLane:
         """Make it inside the gateway's event loop."""
         self._gateway = gateway
         self._router = gateway.router
+        self._operations_max = gateway.limits.in_flight_max
+        self._tokens = gateway.settings.tokens
         self._heads: dict[bytes, _Head] = {}
-        self._roles_version = gateway.roles_version  # of which the heads' roles are
+        self._roles_version = 0  # of which the heads' roles are
         self._tails: dict[tuple[str, str, str], bytes] = {}
         self._waiting: dict[FastCycle, None] = {}  # the oldest first
         self._loop = asyncio.get_running_loop()
         self._sweeping = False
-        self._default_headers: object = None  # those that `_prefix` was made of
-        self._prefix = b""
+        self._default_headers: object = None  # those that the two beginnings were made of
+        self._starts: tuple[bytes, ...] = ()
+        self._read_times = gateway.metrics.times(_READ, 200)
+        self._write_times = gateway.metrics.times(_WRITE, 204)
 
     # -- learning --------------------------------------------------------------------------
 
@@ -165,10 +175,11 @@ class FastLane:
     def take(self, protocol: GatewayProtocol, data: bytes) -> FastCycle | None:
         """Send the request on its way if this is one for the short way."""
         found = _REQUEST.match(data)
-        if found is None or self._gateway.full(1):
+        if found is None or self._gateway.in_flight + len(self._waiting) >= self._operations_max:
             return None
-        if self._roles_version != self._gateway.roles_version:
-            self._roles_version = self._gateway.roles_version
+        tokens = self._tokens
+        if tokens is not None and self._roles_version != tokens.version:
+            self._roles_version = tokens.version
             self._heads.clear()
         method, key = found.groups()
         if b"%" in key:
@@ -248,19 +259,12 @@ class FastLane:
             if busy is not None:
                 self._refuse(cycle, busy)
                 return
+        start = self._start(cycle, _VALUE)
         self._answer(
             cycle,
-            _READ,
-            200,
-            b"%bcontent-type: application/octet-stream\r\ncontent-length: %d\r\n"
-            b"x-shardcluster-slot: %d%b%b"
-            % (
-                self._start(b"HTTP/1.1 200 OK\r\n", cycle),
-                len(reply),
-                cycle.slot,
-                self._tail(cycle),
-                reply,
-            ),
+            self._read_times,
+            b"%b%d\r\nx-shardcluster-slot: %d%b%b"
+            % (start, len(reply), cycle.slot, self._tail(cycle), reply),
         )
 
     def write_replied(self, cycle: FastCycle, reply: Any) -> None:
@@ -271,9 +275,9 @@ class FastLane:
         if reply != b"OK":  # it may have been applied, so it must not be sent again
             self._unknown(cycle, "its reply made no sense")
             return
-        start = self._start(b"HTTP/1.1 204 No Content\r\n", cycle)
+        start = self._start(cycle, _STORED)
         answer = b"%bx-shardcluster-slot: %d%b" % (start, cycle.slot, self._tail(cycle))
-        self._answer(cycle, _WRITE, 204, answer)
+        self._answer(cycle, self._write_times, answer)
 
     def lost(self, cycle: FastCycle, error: BaseException) -> None:
         """The connection ended: a write that left has an unknown fate, all else is tried anew."""
@@ -300,26 +304,28 @@ class FastLane:
         self._waiting.pop(cycle, None)
         cycle.taken_over = True
 
-    def _answer(self, cycle: FastCycle, operation: str, status: int, answer: bytes) -> None:
+    def _answer(self, cycle: FastCycle, times: Buckets, answer: bytes) -> None:
         self._waiting.pop(cycle, None)
         # The loop's clock moves in milliseconds (uvloop), which is too coarse for what takes one.
-        took_s = perf_counter() - cycle.began_s
-        self._gateway.metrics.answered(operation, status, took_s)
+        times.observe(perf_counter() - cycle.began_s)
         cycle.response_complete = True
         if not cycle.disconnected:
             cycle.protocol.answered(cycle, answer, self._loop.time())
 
-    def _start(self, status_line: bytes, cycle: FastCycle) -> bytes:
-        """Status line and the headers that every answer has."""
+    def _start(self, cycle: FastCycle, kind: int) -> bytes:
+        """Status line, the headers that every answer has, and those of its kind."""
         default_headers = cycle.protocol.server_state.default_headers
         if default_headers is not self._default_headers:  # once a second: the date
             self._default_headers = default_headers
-            self._prefix = b"".join(b"%b: %b\r\n" % header for header in default_headers)
+            common = b"".join(b"%b: %b\r\n" % header for header in default_headers)
+            self._starts = tuple(start % common for start in _STARTS)
         if self._gateway.draining and cycle.protocol.leaving():
             cycle.keep_alive = False
+        start = self._starts[kind]
         if cycle.keep_alive:
-            return status_line + self._prefix
-        return status_line + self._prefix + b"connection: close\r\n"
+            return start
+        line_end = start.index(b"\r\n") + 2
+        return b"%bconnection: close\r\n%b" % (start[:line_end], start[line_end:])
 
     def _tail(self, cycle: FastCycle) -> bytes:
         """The headers that say where the key is, from the slot's number on, and the head's end."""

@@ -133,12 +133,6 @@ class Gateway:
         tokens = self.settings.tokens
         return Role.ADMIN if tokens is None else tokens.role_of(headers, query)
 
-    @property
-    def roles_version(self) -> int:
-        """Another number when `role_of` may say something else than before, for caches of it."""
-        tokens = self.settings.tokens
-        return 0 if tokens is None else tokens.version
-
     async def answer(self, operation: Operation, request: Request) -> Answer:
         """Carry out one request."""
         began_s = time.perf_counter()

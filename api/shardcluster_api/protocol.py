@@ -110,7 +110,9 @@ class GatewayProtocol(HttpToolsProtocol):
             fast = self.gateway.fast.take(self, data)
             if fast is not None:
                 self.cycle = self._fast = fast
-                self._head_is_there()
+                self._head_bytes = None
+                if self._waiting_for_head is not None:
+                    self._head_is_there()
                 return
         messages = self._messages
         self._unparsed += data

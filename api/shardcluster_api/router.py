@@ -153,19 +153,19 @@ class Router:
         """Where a read can be sent this instant, if its slot is in no way out of the ordinary."""
         slots = self._map
         route = slots.owners[slot]
-        if route is None or slots.is_moving(slot, now_s) or slots.is_settling(slot, now_s):
+        if route is None or route.master.out_of_reach:
             return None
-        master = route.master
-        if master.out_of_reach:
+        unquiet = now_s < slots.quiet_from_s
+        if unquiet and (slots.is_moving(slot, now_s) or slots.is_settling(slot, now_s)):
             return None
+        master, replicas = route.master, route.replicas
         if self.policy.read_from is ReadFrom.MASTER:
-            link, lane = master, Lane.MAIN
+            link = master
+        elif len(replicas) == 1 and replicas[0].readable(now_s):
+            link = replicas[0]
         else:
-            replicas = route.replicas
-            alone = len(replicas) == 1 and replicas[0].readable(now_s)
-            link = replicas[0] if alone else self._readers(slot, route)[0]
-            lane = Lane.MAIN if link is master else Lane.READONLY
-        connection = link.connection(lane)
+            link = self._readers(slot, route)[0]
+        connection = link.connection(Lane.MAIN if link is master else Lane.READONLY)
         return None if connection is None else (route, link, connection)
 
     def writer_at_once(self, slot: int) -> tuple[ShardRoute, NodeConnection] | None:

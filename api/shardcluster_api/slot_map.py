@@ -12,6 +12,7 @@ not have the slot's keys yet.  No I/O here; time is an argument.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from shardcluster.slots import SLOT_COUNT
@@ -65,6 +66,8 @@ class SlotMap:
         self._owned_version = 0
         self._settled_s = [0.0] * SLOT_COUNT
         self._all_settled_s = 0.0  # the latest of these
+        # From then on no slot at all is moving or settling: one comparison for the common case.
+        self.quiet_from_s = 0.0
         self._asked: dict[int, float] = {}  # slot -> until when ASK is remembered
         self._moving: frozenset[int] = frozenset()  # as the controller's state says
 
@@ -92,22 +95,25 @@ class SlotMap:
         if until_s > now_s:
             return True
         del self._asked[slot]
+        self._note_quiet()
         return False
 
     def is_settling(self, slot: int, now_s: float) -> bool:
         """Whether the slot changed hands just now."""
         return self._settled_s[slot] > now_s
 
-    def quiet(self, now_s: float) -> bool:
-        """Whether no slot at all is moving or settling; for who has many to ask about."""
-        return not (self._moving or self._asked) and now_s >= self._all_settled_s
-
     def _settle(self, slot: int, now_s: float) -> None:
         self._settled_s[slot] = self._all_settled_s = now_s + SETTLE_S
+        self._note_quiet()
+
+    def _note_quiet(self) -> None:
+        unquiet = self._moving or self._asked
+        self.quiet_from_s = math.inf if unquiet else self._all_settled_s
 
     def set_moving(self, slots: Iterable[int]) -> None:
         """What the controller is moving."""
         self._moving = frozenset(slots)
+        self._note_quiet()
 
     def moving_count(self) -> int:
         """How many slots the controller is moving."""
@@ -116,6 +122,7 @@ class SlotMap:
     def asked(self, slot: int, now_s: float) -> None:
         """A node answered ASK for the slot."""
         self._asked[slot] = now_s + ASK_MEMORY_S
+        self._note_quiet()
 
     def moved(self, slot: int, address: Address, now_s: float) -> bool:
         """A node answered MOVED; says whether that was news."""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from shardcluster.slots import SLOT_COUNT, key_slot
 from shardcluster_api.access import Role
 from shardcluster_api.commands.info import joined_info
-from shardcluster_api.commands.plans import packed, plan
+from shardcluster_api.commands.plans import Plan, packed, plan, simple_part
 from shardcluster_api.commands.resp import resp2
 from shardcluster_api.commands.sync_token import (
     EVERY_SLOT,
@@ -30,6 +30,7 @@ from shardcluster_api.commands.table import (
     checked_slot,
     find,
 )
+from shardcluster_api.commands.wave import Part
 from shardcluster_api.limits import KEY_BYTES_MAX
 from shardcluster_api.operations import COMMAND_WORDS, OPERATIONS
 
@@ -158,9 +159,10 @@ def test_keys_of_several_slots_are_refused_unless_the_command_is_split() -> None
     """MGET and its like are split, each slot's keys together."""
     with pytest.raises(CommandRefused, match=r"^CROSSSLOT Keys in request don't hash"):
         plan(*_planned("SUNION a b"))
-    assert len(plan(*_planned("SUNION {t}a {t}b")).parts) == 1
-    assert len(plan(*_planned("MGET {t}a {t}b")).parts) == 1
+    assert isinstance(plan(*_planned("SUNION {t}a {t}b")), Part)
+    assert isinstance(plan(*_planned("MGET {t}a {t}b")), Part)
     split = plan(*_planned("MSET {t}a 1 b 2 {t}c 3"))
+    assert isinstance(split, Plan)
     assert [part.packed for part in split.parts] == [
         packed(_words("MSET {t}a 1 {t}c 3")), packed(_words("MSET b 2"))
     ]  # fmt: skip
@@ -179,6 +181,22 @@ def test_a_key_over_its_limit_is_refused() -> None:
     arguments = [b"GET", b"k" * (KEY_BYTES_MAX + 1)]
     with pytest.raises(CommandRefused, match="longer than"):
         plan(find(arguments), arguments)
+    with pytest.raises(CommandRefused, match="longer than"):
+        simple_part(find(arguments), arguments)
+
+
+@pytest.mark.parametrize(
+    "command", [one for one in ALLOWED if one.key_at], ids=lambda one: one.name
+)
+def test_a_command_with_one_key_is_planned_alike_both_ways(command: Command) -> None:
+    """The short way finds the same key as the long one."""
+    arguments = [*command.name.encode().split(b"|"), *(b"%d" % n for n in range(10))]
+    arguments = arguments[: abs(command.arity)]
+    short, long = simple_part(command, arguments), plan(command, arguments)
+    assert isinstance(long, Part)
+    assert (short.slot, short.packed, short.writing, short.strong) == (
+        long.slot, long.packed, long.writing, long.strong
+    )  # fmt: skip
 
 
 @given(st.lists(st.binary(max_size=8), min_size=1, max_size=40))
@@ -186,13 +204,15 @@ def test_mget_puts_answers_where_their_keys_are(keys: list[bytes]) -> None:
     """Also for keys that are named twice."""
     arguments = [b"MGET", *keys]
     planned = plan(find(arguments), arguments)
-    for part in planned.parts:
+    parts = [planned] if isinstance(planned, Part) else planned.parts
+    for part in parts:
         reader = hiredis.Reader()
         reader.feed(part.packed)
         command = reader.gets()
         assert {key_slot(key) for key in command[1:]} == {part.slot}
         part.value = [b"value of " + key for key in command[1:]]
-    assert planned.value() == [b"value of " + key for key in keys]
+    answer = planned.value if isinstance(planned, Part) else planned.joined()
+    assert answer == [b"value of " + key for key in keys]
 
 
 def test_no_operation_of_ours_is_hidden_by_a_command() -> None:

@@ -141,7 +141,7 @@ class _Wave:
         """Which path each part takes; without one that is open it is left to the router."""
         now_s = self._loop.time()
         owners, written, readers = self._map.owners, self._written, self._at_reader
-        must_look = bool(written) or self._strong or self._how.seen or not self._map.quiet(now_s)
+        must_look = written or self._strong or self._how.seen or now_s < self._map.quiet_from_s
         for part in parts:
             slot = part.slot
             route = owners[slot]
