@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any
 
 from shardcluster_api.access import Role
@@ -25,6 +26,8 @@ __all__ = [
     "ascii_name",
     "error_answer",
     "json_answer",
+    "json_string",
+    "json_text",
     "place_fields",
     "place_headers",
 ]
@@ -33,6 +36,9 @@ JSON_TYPE = "application/json"
 BYTES_TYPE = "application/octet-stream"
 
 Headers = tuple[tuple[str, str], ...]
+
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+json_string = encode_basestring  # a string in the same way
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +65,14 @@ class Answer:
     stream: AsyncGenerator[bytes, None] | None = None  # in place of a body, for as long as it lasts
 
 
+def json_text(document: dict[str, Any]) -> str:
+    """How every JSON document of ours is written."""
+    return _JSON.encode(document)
+
+
 def json_answer(document: dict[str, Any], status: int = 200, headers: Headers = ()) -> Answer:
     """A JSON document."""
-    body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
-    return Answer(status, body + b"\n", JSON_TYPE, headers)
+    return Answer(status, json_text(document).encode() + b"\n", JSON_TYPE, headers)
 
 
 def error_answer(error: ApiError) -> Answer:

@@ -58,6 +58,14 @@ class HotKeys:
         if self._left <= 0:
             self._look(key)
 
+    def saw_all(self, keys: list[bytes]) -> None:
+        """Requests for all of them pass."""
+        if len(keys) < self._left:
+            self._left -= len(keys)
+            return
+        for key in keys:
+            self.saw(key)
+
     def _look(self, key: bytes) -> None:
         weight = self.every
         counts = self._counts

@@ -20,6 +20,7 @@ from shardcluster_api.answers import (
     place_fields,
     place_headers,
 )
+from shardcluster_api.commands.many import PLAIN, is_plain
 from shardcluster_api.commands.table import WORDS
 from shardcluster_api.dashboard import assets
 from shardcluster_api.dashboard.preview import preview
@@ -149,15 +150,17 @@ def _acked_headers(more: dict[str, Any]) -> Headers:
 
 async def _batch(gateway: Gateway, request: Request) -> Answer:
     codec.parse_query(request.query)
+    keys = codec.plain_reads(request.body)
+    if keys and is_plain(gateway.router, keys, PLAIN):
+        with gateway.admitted(len(keys)):
+            return Answer(200, await data.batch_read(gateway.router, keys))
     items = codec.parse_batch(request.body)
     if any(item.kind is not codec.ItemKind.GET for item in items):
         refusal = refusal_of_role(request.role, Role.WRITE)
         if refusal is not None:
             raise refusal
     with gateway.admitted(len(items)):
-        results = await data.batch(gateway.router, items)
-    failed = sum(result["status"] >= 400 and result["status"] != 404 for result in results)
-    return json_answer({"results": results, "failed": failed})
+        return json_answer(await data.batch(gateway.router, items))
 
 
 # -- the store's shape ---------------------------------------------------------------------

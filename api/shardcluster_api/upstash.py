@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -108,8 +109,16 @@ async def transaction(gateway: Gateway, request: Request) -> Answer:
 
 def _all_answers(request: Request, done: Done, headers: Headers) -> Answer:
     """One JSON array, written at once: that costs much less than one document after the other."""
-    written = _encoded_but_ok if _is_base64(request) else _text
-    body = _JSON.encode([_document(value, written) for value in done.values])
+    if _is_base64(request):
+        documents = [_document(value, _encoded_but_ok) for value in done.values]
+    else:
+        documents = [
+            {"result": value.decode("utf-8", "replace")}
+            if type(value) is bytes
+            else _document(value, _text)
+            for value in done.values
+        ]
+    body = _JSON.encode(documents)
     return Answer(200, body.encode() + b"\n", JSON_TYPE, headers)
 
 
@@ -125,6 +134,9 @@ def _commands(body: bytes) -> list[Arguments]:
     if len(given) > BATCH_OPERATIONS_MAX:
         message = f"A request may hold {BATCH_OPERATIONS_MAX} commands; this one has {len(given)}."
         raise ApiError(413, "TooLarge", message)
+    if set(map(type, given)) <= {list}:
+        with contextlib.suppress(AttributeError, UnicodeEncodeError):  # then one by one
+            return [[one.encode() for one in command] for command in given]
     return [_arguments(one, f"Command {index}") for index, one in enumerate(given)]
 
 

@@ -137,14 +137,12 @@ class Volley:
     `last` is the last one's future.  Once it is done, every reply is there that will ever be.
     """
 
-    __slots__ = ("last", "set_result", "values")
+    __slots__ = ("last", "values")
 
     def __init__(self, last: asyncio.Future[Any]) -> None:
         """Nothing has come."""
         self.last = last
         self.values: list[Any] = []
-        # The list's own method: a call into Python for each reply costs more than to parse it.
-        self.set_result = self.values.append
 
     def replies(self) -> list[Any]:
         """Those that came so far, in the commands' order."""
@@ -160,6 +158,10 @@ class Volley:
     def done(self) -> bool:
         """As a receiver: every reply is wanted."""
         return False
+
+    def set_result(self, result: Any, /) -> None:
+        """As a receiver."""
+        self.values.append(result)
 
     def set_exception(self, exception: BaseException, /) -> None:
         """As a receiver: nothing to do, for `last` gets it too."""
@@ -267,17 +269,19 @@ class NodeConnection(asyncio.Protocol):
             raise Overloaded(message)
         self._queue(packed, receiver)
 
-    def send_many(self, packed: list[bytes]) -> Volley:
-        """Queue commands in RESP form, at least one; raises like `send`, and then sends none."""
+    def send_many(self, packed: bytes, count: int) -> Volley:
+        """Queue `count` commands in RESP form, at least one.
+
+        Raises like `send`, and then sends none.
+        """
         if self.closed:
             message = f"no connection to {self.address}"
             raise ConnectionLost(message, sent=False)
-        count = len(packed)
         if self._waiting and len(self._waiting) + count > self.pending_max:
             message = f"{len(self._waiting)} commands already wait for {self.address}"
             raise Overloaded(message)
         volley = Volley(self._loop.create_future())
-        self._queue(b"".join(packed), volley.last)
+        self._queue(packed, volley.last)
         if count > 1:
             last = self._waiting.pop()
             self._waiting.extend([volley] * (count - 1))
@@ -346,14 +350,16 @@ class NodeConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Asyncio's callback: hand each whole reply to the command that waits longest."""
         self._reader.feed(data)
-        waiting = self._waiting
+        gets, next_receiver = self._reader.gets, self._waiting.popleft
         replies = 0
         try:
-            while (reply := self._reader.gets()) is not _MORE:
+            while (reply := gets()) is not _MORE:
                 replies += 1  # what is waited for can grow meanwhile: a receiver may send
-                future = waiting.popleft()
-                if not future.done():
-                    future.set_result(reply)
+                receiver = next_receiver()
+                if type(receiver) is Volley:  # without the calls: there may be thousands
+                    receiver.values.append(reply)
+                elif not receiver.done():
+                    receiver.set_result(reply)
         except _NOT_RESP as error:
             if self._transport is not None:
                 self._transport.abort()

@@ -40,7 +40,7 @@ async def _node(*replies: bytes) -> AsyncIterator[NodeConnection]:
 async def test_replies_come_in_the_order_of_the_commands(count: int) -> None:
     """An error is a value like any other."""
     async with _node(*(b":%d\r\n" % number for number in range(count - 1)), b"-ERR no\r\n") as node:
-        volley = node.send_many([PING] * count)
+        volley = node.send_many(PING * count, count)
         assert node.waiting == count
         await asyncio.wait([volley.last])
         *numbers, last = volley.replies()
@@ -52,7 +52,7 @@ async def test_replies_come_in_the_order_of_the_commands(count: int) -> None:
 async def test_what_came_before_the_end_is_there() -> None:
     """And the others are lost after they were sent."""
     async with _node(b":0\r\n", b":1\r\n") as node:
-        volley = node.send_many([PING] * 5)
+        volley = node.send_many(PING * 5, 5)
         assert volley.lost() is None
         await asyncio.wait([volley.last])
         assert volley.replies() == [0, 1]
@@ -65,23 +65,23 @@ async def test_what_came_before_the_end_is_there() -> None:
 async def test_what_never_left_says_so() -> None:
     """Closed in the same turn of the event loop, by the other side's word or ours."""
     async with _node() as node:
-        volley = node.send_many([PING] * 3)
+        volley = node.send_many(PING * 3, 3)
         node.connection_lost(None)
         lost = volley.lost()
         assert isinstance(lost, ConnectionLost)
         assert not lost.sent
         assert volley.replies() == []
         with pytest.raises(ConnectionLost):
-            node.send_many([PING])
+            node.send_many(PING, 1)
 
 
 async def test_too_many_are_refused_whole() -> None:
     """Nothing of them is sent."""
     async with _node(b":0\r\n") as node:
         node.pending_max = 3
-        first = node.send_many([PING])
+        first = node.send_many(PING, 1)
         with pytest.raises(Overloaded):
-            node.send_many([PING] * 3)
+            node.send_many(PING * 3, 3)
         assert node.waiting == 1
         await asyncio.wait([first.last])
         assert first.replies() == [0]

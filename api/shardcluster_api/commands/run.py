@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from shardcluster_api.access import refusal_of_role
+from shardcluster_api.access import Role, refusal_of_role
+from shardcluster_api.commands.many import is_plain, read_many
 from shardcluster_api.commands.plans import Plan, packed, plan, simple_part
 from shardcluster_api.commands.spanning import on_every_shard
 from shardcluster_api.commands.sync_token import EVERY_SLOT, with_slots
@@ -27,11 +28,12 @@ from shardcluster_api.errors import ApiError, TooBusy
 from shardcluster_api.limits import BATCH_ANSWER_BYTES_MAX
 
 if TYPE_CHECKING:
-    from shardcluster_api.access import Role
     from shardcluster_api.commands.wave import How
     from shardcluster_api.gateway import Gateway
 
 __all__ = ["Done", "run", "run_transaction"]
+
+MANY = 2  # reads, from which on they are sent and gathered in one go
 
 Arguments = list[bytes]
 
@@ -51,6 +53,11 @@ async def run(gateway: Gateway, commands: list[Arguments], role: Role, how: How)
     done, saw = Done([None] * len(commands)), gateway.router.hot_keys.saw
     waiting: list[tuple[int, Part | Plan]] = []
     with gateway.admitted(len(commands)):
+        keys = _keys_read(commands) if role >= Role.READ else []
+        if keys and is_plain(gateway.router, keys, how):
+            gateway.router.hot_keys.saw_all(keys)
+            done.values = _bounded((await read_many(gateway.router, keys)).values)
+            return done
         for index, arguments in enumerate(commands):
             try:
                 command = find(arguments)
@@ -74,6 +81,28 @@ async def run(gateway: Gateway, commands: list[Arguments], role: Role, how: How)
                 done.values[index] = error
         await _flush(gateway, waiting, how, done)
     return done
+
+
+def _keys_read(commands: list[Arguments]) -> list[bytes]:
+    """The keys, when there are several commands and each is a GET; else nothing."""
+    if len(commands) < MANY or not all(
+        len(one) == 2 and (one[0] == b"GET" or one[0] == b"get") for one in commands
+    ):
+        return []
+    return [key for _, key in commands]
+
+
+def _bounded(values: list[Any]) -> list[Any]:
+    """The values; those for which there is no room any more become errors."""
+    left = BATCH_ANSWER_BYTES_MAX
+    sizes = [len(value) if type(value) is bytes else 0 for value in values]
+    if sum(sizes) <= left:
+        return values
+    found: list[Any] = []
+    for value, size in zip(values, sizes, strict=True):
+        left -= size
+        found.append(value if left >= 0 else _too_large(applied=False))
+    return found
 
 
 async def _flush(

@@ -13,28 +13,26 @@ was applied: its error is its answer then.
 from __future__ import annotations
 
 import asyncio
-import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import hiredis
 
 from shardcluster.spec_model import Durability, ReadFrom
+from shardcluster_api.commands.paths import Path, Paths
 from shardcluster_api.commands.sync_token import is_seen
 from shardcluster_api.durability import WAITS, reached
 from shardcluster_api.errors import ApiError, EngineRefused, NotServed
 from shardcluster_api.limits import CONNECT_TIMEOUT_S, HEDGE_AFTER_S, REQUEST_DEADLINE_S
-from shardcluster_api.links import Lane, NotReached
+from shardcluster_api.links import NotReached
 from shardcluster_api.router import PASSING, Reply
 from shardcluster_runtime.wire import ConnectionLost, Overloaded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from shardcluster_api.links import NodeLink
     from shardcluster_api.router import Router
     from shardcluster_api.slot_map import ShardRoute
-    from shardcluster_runtime.wire import NodeConnection, Volley
+    from shardcluster_runtime.wire import NodeConnection
 
 __all__ = ["How", "Part", "carry_out"]
 
@@ -71,21 +69,6 @@ class Part:
         return isinstance(self.value, ApiError)
 
 
-class _Path:
-    """The connection that a wave uses to one node, and what it sends there."""
-
-    __slots__ = ("connection", "link", "parts", "place", "volley", "waited", "writing")
-
-    def __init__(self, link: NodeLink, connection: NodeConnection, place: Reply) -> None:
-        self.link = link
-        self.connection = connection
-        self.place = place
-        self.parts: list[Part] = []
-        self.writing = False
-        self.volley: Volley | None = None  # once they are sent
-        self.waited: asyncio.Future[Any] | None = None  # of WAIT or WAITAOF
-
-
 async def carry_out(router: Router, parts: list[Part], how: How) -> None:
     """Fill in every part's value; raises nothing."""
     wave = _Wave(router, how)
@@ -104,8 +87,7 @@ class _Wave:
         self._deadline_s = self._loop.time() + REQUEST_DEADLINE_S
         self._strong = how.strong or router.policy.read_from is ReadFrom.MASTER
         self._written: frozenset[int] = frozenset()  # slots
-        self._at_master: dict[ShardRoute, _Path | None] = {}
-        self._at_reader: dict[ShardRoute, _Path | None] = {}
+        self._paths = Paths()
         self._borrowed: list[tuple[NodeLink, NodeConnection]] = []
 
     async def run(self, parts: list[Part]) -> None:
@@ -126,12 +108,13 @@ class _Wave:
     def _send(self, parts: list[Part]) -> None:
         self._choose(parts)
         wait = WAITS[self._how.durability]
-        for path in self._paths():
+        for path in self._paths.all():
             if not path.parts:
                 continue
             path.writing = any(part.writing for part in path.parts)
             try:
-                path.volley = path.connection.send_many([part.packed for part in path.parts])
+                packed = b"".join([part.packed for part in path.parts])
+                path.volley = path.connection.send_many(packed, len(path.parts))
                 if wait is not None and path.writing:
                     path.waited = path.connection.send(*wait)
             except (ConnectionLost, Overloaded):
@@ -140,7 +123,7 @@ class _Wave:
     def _choose(self, parts: list[Part]) -> None:
         """Which path each part takes; without one that is open it is left to the router."""
         now_s = self._loop.time()
-        owners, written, readers = self._map.owners, self._written, self._at_reader
+        owners, written, paths = self._map.owners, self._written, self._paths
         must_look = written or self._strong or self._how.seen or now_s < self._map.quiet_from_s
         for part in parts:
             slot = part.slot
@@ -150,9 +133,9 @@ class _Wave:
             if part.strong or (
                 must_look and (slot in written or self._must_be_strong(slot, now_s))
             ):
-                path = self._master_path(route)
+                path = paths.master(route)
             else:
-                path = readers[route] if route in readers else self._reader_path(route, now_s)
+                path = paths.reader(route, now_s)
             if path is not None:
                 path.parts.append(part)
 
@@ -164,39 +147,6 @@ class _Wave:
             or is_seen(self._how.seen, slot)
         )
 
-    def _master_path(self, route: ShardRoute) -> _Path | None:
-        if route in self._at_master:
-            return self._at_master[route]
-        link = route.master
-        connection = None if link.suspect else link.connection(Lane.MAIN)
-        path = None if connection is None else self._path(link, connection, route, "master")
-        self._at_master[route] = path
-        return path
-
-    def _reader_path(self, route: ShardRoute, now_s: float) -> _Path | None:
-        usable = [
-            (link.waiting, random.random(), link, connection)  # noqa: S311 - spreads equal ones
-            for link in route.replicas
-            if link.readable(now_s) and (connection := link.connection(Lane.READONLY)) is not None
-        ]
-        if usable:
-            _, _, link, connection = min(usable)
-            self._at_reader[route] = self._path(link, connection, route, "replica")
-        else:
-            self._at_reader[route] = self._master_path(route)
-        return self._at_reader[route]
-
-    def _path(
-        self, link: NodeLink, connection: NodeConnection, route: ShardRoute, role: str
-    ) -> _Path:
-        place = Reply(None, link, route.name, role)
-        place.stale = role != "master" and route.master.out_of_reach
-        return _Path(link, connection, place)
-
-    def _paths(self) -> Iterable[_Path]:
-        found = (*self._at_master.values(), *self._at_reader.values())
-        return {id(path): path for path in found if path is not None}.values()
-
     async def _borrow(self) -> None:
         """WAIT holds up a connection, so each master's writes and their WAIT get one of their own.
 
@@ -206,7 +156,7 @@ class _Wave:
 
         async def one(route: ShardRoute) -> None:
             link = route.master
-            self._at_master[route] = None
+            self._paths.set_master(route, None)
             if link.suspect:
                 return
             try:
@@ -214,7 +164,7 @@ class _Wave:
             except NotReached:
                 return
             self._borrowed.append((link, connection))
-            self._at_master[route] = self._path(link, connection, route, "master")
+            self._paths.set_master(route, Path(link, connection, route, "master"))
 
         await asyncio.gather(*(one(route) for route in routes if route is not None))
 
@@ -224,7 +174,7 @@ class _Wave:
         """Until every node has answered, or for reads so long that others should be asked."""
         writes: list[asyncio.Future[Any]] = []
         reads: list[asyncio.Future[Any]] = []
-        for path in self._paths():
+        for path in self._paths.all():
             if path.volley is not None:
                 (writes if path.writing else reads).append(path.waited or path.volley.last)
         if reads:
@@ -236,7 +186,7 @@ class _Wave:
 
     def _settle(self) -> None:
         """Take the answers that are final; the other parts stay unsettled."""
-        for path in self._paths():
+        for path in self._paths.all():
             volley, place = path.volley, path.place
             if volley is None:
                 continue
@@ -253,7 +203,7 @@ class _Wave:
             if len(replies) < len(path.parts):
                 self._take_silence(path.parts[len(replies) :], volley.lost(), path)
 
-    def _take_silence(self, parts: list[Part], lost: BaseException | None, path: _Path) -> None:
+    def _take_silence(self, parts: list[Part], lost: BaseException | None, path: Path) -> None:
         """No reply came: what was written has an unknown fate, what was read is asked for anew."""
         assert lost is None or isinstance(lost, ConnectionLost)
         if lost is None and path.place.role == "replica":
@@ -262,7 +212,7 @@ class _Wave:
             if part.writing and (lost is None or lost.sent):
                 part.value = self._router.unknown(path.link, lost)
 
-    def _take_error(self, part: Part, message: str, path: _Path) -> None:
+    def _take_error(self, part: Part, message: str, path: Path) -> None:
         if message.split(" ", 1)[0] in _AGAIN:
             part.value = _UNSETTLED
         else:
