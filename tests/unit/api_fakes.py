@@ -17,6 +17,7 @@ from shardcluster.observed import Address
 from shardcluster_api.answers import Request
 from shardcluster_api.gateway import Gateway
 from shardcluster_api.limits import Limits
+from shardcluster_api.links import Lane
 from shardcluster_api.operations import OPERATIONS
 from shardcluster_api.settings import Settings
 
@@ -227,8 +228,14 @@ async def gateway_on(
 
 
 def _ready(gateway: Gateway) -> bool:
+    """Also to read from replicas, or some reads would go to their master."""
     links = gateway.topology.links.values()
-    return not gateway.unready() and all(link.connected for link in links)
+    replicas = [link for route in gateway.topology.map.routes() for link in route.replicas]
+    return (
+        not gateway.unready()
+        and all(link.connected for link in links)
+        and all(link.connection(Lane.READONLY) is not None for link in replicas)
+    )
 
 
 async def ask(gateway: Gateway, operation: str, **request: Any) -> Answer:
