@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,8 @@ from tests.cluster.mini_cluster import MiniNode, eventually, mini_cluster
 from tests.cluster.troubled import Asked, keys_of, served
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     import httpx
 
 KEY = "{b}key"  # slot 3300, of the first of two or three masters
@@ -342,13 +345,30 @@ async def test_reads_are_spread_by_load() -> None:
         slow, quick = cluster.replicas
         nodes = [(await asked.get(KEY)).headers["X-ShardCluster-Node"] for _ in range(40)]
         assert {str(slow.address), str(quick.address)} == set(nodes)
-        sleeping = asyncio.create_task(slow.call("DEBUG", "SLEEP", "0.2"))
-        await asyncio.sleep(0)
-        counts = {str(slow.address): 0, str(quick.address): 0}
-        while not sleeping.done():
-            for answer in await asyncio.gather(*(asked.get(KEY) for _ in range(8))):
-                counts[answer.headers["X-ShardCluster-Node"]] += 1
-        assert counts[str(slow.address)] < counts[str(quick.address)]
+        async with _drowsy(slow):
+            clients = await asyncio.gather(*(_sources(asked) for _ in range(8)))
+        answered = [node for nodes in clients for node in nodes]
+        assert answered.count(str(slow.address)) < answered.count(str(quick.address))
+
+
+@asynccontextmanager
+async def _drowsy(node: MiniNode) -> AsyncIterator[None]:
+    """It sleeps again and again, each time for less than a read is given."""
+
+    async def nap() -> None:
+        while True:
+            await node.call("DEBUG", "SLEEP", "0.1")
+
+    napping = asyncio.create_task(nap())
+    try:
+        yield
+    finally:
+        napping.cancel()
+
+
+async def _sources(asked: Asked) -> list[str]:
+    """Which nodes answered a client that reads again and again."""
+    return [(await asked.get(KEY)).headers["X-ShardCluster-Node"] for _ in range(25)]
 
 
 async def test_durability_that_is_not_reached_is_told() -> None:
