@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import ssl
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from shardcluster_runtime.kube import Manifest
 
-__all__ = ["Operator", "Settings", "registry_for"]
+__all__ = ["Operator", "Settings", "api_server", "registry_for"]
 
 SWEEP_S = 60.0
 SERVER_TIMEOUT_S = 300
@@ -163,13 +164,28 @@ def _session(info: kopf.ConnectionInfo) -> kopf.AiohttpSession:
     )
 
 
+def api_server(environment: Mapping[str, str]) -> str | None:
+    """The API server by its address, which every pod is told; None outside of a cluster.
+
+    kopf asks for it by name, and the machine that is lost may be that of the DNS server: then an
+    operator that takes over would wait for a name while masters are gone.
+    """
+    host, port = (environment.get(f"KUBERNETES_SERVICE_{what}") for what in ("HOST", "PORT"))
+    if not host or not port:
+        return None
+    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+
+
 def registry_for(operator: Operator) -> kopf.OperatorRegistry:
     """Handlers of kopf for one operator."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
     async def log_in(**about: Any) -> kopf.AiohttpSession | None:
-        found = kopf.login_with_service_account(**about) or kopf.login_with_kubeconfig(**about)
+        found = kopf.login_with_service_account(**about)
+        if found is not None:
+            return _session(replace(found, server=api_server(os.environ) or found.server))
+        found = kopf.login_with_kubeconfig(**about)
         return _session(found) if found is not None else None
 
     @kopf.on.startup(registry=registry)

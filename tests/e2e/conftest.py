@@ -19,7 +19,7 @@ import pytest
 
 from tests.e2e.hand import lend_a_hand
 from tests.e2e.installed import install, operator_logs
-from tests.e2e.kube import Refused, Store, kubectl, operator_image
+from tests.e2e.kube import Refused, Store, kubectl, kubectl_json, operator_image, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -144,3 +144,14 @@ def rig() -> Iterator[Callable[..., None]]:
     yield ask
     for words in reversed(undo):
         subprocess.run([*command, *words], check=True, capture_output=True)
+    until(_all_machines_ready, "all machines for the next test")
+
+
+def _all_machines_ready() -> bool:
+    machines = kubectl_json("get", "nodes")["items"]
+    return all(
+        condition["status"] == "True"
+        for machine in machines
+        for condition in machine["status"]["conditions"]
+        if condition["type"] == "Ready"
+    )

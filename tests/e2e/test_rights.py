@@ -83,7 +83,7 @@ def growing_class(operator: str) -> Iterator[str]:
 def test_no_right_is_granted_that_is_not_used(store: Store, growing_class: str) -> None:
     """A whole life of a store; every verb that the operator has is one that it needed."""
     disk = {"size": "64Mi", "storageClassName": growing_class, "keepOnDelete": False}
-    begun = active_operator()
+    begun = until(active_operator, "an active operator")
     store.apply(shards=2, storage=disk, gateway={"replicas": 2})
     store.until_calm(shards=2)
     kubectl("-n", SYSTEM, "delete", "lease", OPERATOR)  # the one who is active makes it anew

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from shardcluster.spec import parse
+from shardcluster_operator.handlers import api_server
 from shardcluster_operator.manifests import (
     CONFIG_HASH_ANNOTATION,
     Manifest,
@@ -342,12 +343,23 @@ def test_without_storage_there_is_no_claim_and_the_start_is_guarded() -> None:
     assert "SHARDCLUSTER_MEMORY_ONLY', 'value': 'no'" in str(kept)
 
 
+def test_the_api_server_is_asked_by_its_address() -> None:
+    """For whoever takes over when the machine of the DNS server is gone."""
+    inside = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "KUBERNETES_SERVICE_PORT": "443"}
+    assert api_server(inside) == "https://10.0.0.1:443"
+    assert api_server({**inside, "KUBERNETES_SERVICE_HOST": "fd00::1"}) == "https://[fd00::1]:443"
+    assert api_server({}) is None
+
+
 def test_the_nodes_of_a_shard_are_kept_apart() -> None:
     """By machine and zone, as a wish; a user's own wish about neighbours replaces that."""
     pod = stateful_set(_spec(), PLACE, "shard-5", 2)["spec"]["template"]["spec"]
     for constraint in pod["topologySpreadConstraints"]:
         assert constraint["whenUnsatisfiable"] == "ScheduleAnyway"
         assert constraint["labelSelector"]["matchLabels"]["shardcluster.io/shard"] == "shard-5"
+    (wish,) = pod["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    store_wide = wish["podAffinityTerm"]["labelSelector"]["matchLabels"]
+    assert "shardcluster.io/shard" not in store_wide
     wishes = {
         "nodeSelector": {"disk": "ssd"}, "tolerations": [{"operator": "Exists"}],
         "priorityClassName": "high", "affinity": {"podAntiAffinity": {}},

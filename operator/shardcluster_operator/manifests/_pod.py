@@ -45,6 +45,7 @@ STARTUP_PERIOD_S, STARTUP_FAILURES = 2, 300  # 10 minutes: a node may wait for i
 READY_PERIOD_S, READY_FAILURES = 10, 2
 ALIVE_PERIOD_S, ALIVE_FAILURES = 20, 3  # a minute without any answer, not even "I am busy"
 PROBE_TIMEOUT_S = 5
+WEIGHT_MAX = 100  # of a wish about neighbours
 
 _SCHEDULING_FIELDS = (
     "nodeSelector", "affinity", "tolerations", "topologySpreadConstraints", "priorityClassName",
@@ -102,6 +103,13 @@ def own_spread(match_labels: dict[str, str]) -> list[Manifest]:
         }
         for key in ("kubernetes.io/hostname", "topology.kubernetes.io/zone")
     ]
+
+
+def _apart(match_labels: dict[str, str]) -> Manifest:
+    """The same by the other means, for one pod may not have two constraints of one key."""
+    term = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": match_labels}}
+    wish = {"weight": WEIGHT_MAX, "podAffinityTerm": term}
+    return {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [wish]}}
 
 
 def resources_document(spec: Spec) -> Manifest:
@@ -165,9 +173,14 @@ def _password_volume(spec: Spec) -> Manifest:
 
 
 def _scheduling(spec: Spec, shard: str) -> dict[str, Any]:
-    """The user's wishes; without one about neighbours, the nodes of a shard are kept apart."""
+    """The user's wishes; without one about neighbours, the nodes of a shard are kept apart.
+
+    And all nodes of the store are spread evenly: if two machines had them all, one of them would
+    run a majority of the masters, and without a majority nobody can vote when it is gone.
+    """
     wishes = {name: spec.scheduling[name] for name in _SCHEDULING_FIELDS if name in spec.scheduling}
     if "affinity" not in wishes and "topologySpreadConstraints" not in wishes:
-        shard_labels = {**selector(spec, NODE), SHARD_LABEL: shard}
-        wishes["topologySpreadConstraints"] = own_spread(shard_labels)
+        of_store = selector(spec, NODE)
+        wishes["topologySpreadConstraints"] = own_spread({**of_store, SHARD_LABEL: shard})
+        wishes["affinity"] = _apart(of_store)
     return wishes
