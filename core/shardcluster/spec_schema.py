@@ -113,8 +113,8 @@ def spec_schema() -> Schema:
         scheduling={
             "type": "object",
             "description": "Where nodes may run, as in a pod: nodeSelector, affinity, tolerations,"
-            " topologySpreadConstraints, priorityClassName. The nodes of one shard are kept apart"
-            " without it.",
+            " topologySpreadConstraints, priorityClassName. Without it the nodes of one shard are"
+            " kept apart, and those of the store spread over all machines.",
             "x-kubernetes-preserve-unknown-fields": True,
         },
         paused={
