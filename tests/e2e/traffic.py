@@ -120,6 +120,13 @@ def traffic(
         store.kubectl("delete", "pod", name, "--grace-period=0", "--force", "--wait=false")
 
 
+def _service_ip(store: Store, name: str) -> str:
+    address: str = Api.read(f"/api/v1/namespaces/{store.namespace}/services/{name}")["spec"][
+        "clusterIP"
+    ]
+    return address
+
+
 def _objects(store: Store, name: str, on: str | None) -> dict[str, Any]:
     security = pod_security()
     pod: Document = {
@@ -159,6 +166,14 @@ def _objects(store: Store, name: str, on: str | None) -> dict[str, Any]:
     }
     if on is not None:
         pod["spec"]["nodeName"] = on
+        # Machines are lost there, and with one of them goes the DNS server of a small cluster.
+        pod["spec"]["hostAliases"] = [
+            {"ip": _service_ip(store, service), "hostnames": [name]}
+            for name, service in (
+                (f"{store.name}-gateway", f"{store.name}-gateway"),
+                (f"{store.name}-nodes", store.name),
+            )
+        ]
     script = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
