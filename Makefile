@@ -12,6 +12,9 @@ SOURCES := core api operator tests tools
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 KIND_NAME ?= shardcluster
 E2E_WORKERS ?= 3
+TIER ?= model
+ROUNDS ?= 1000
+SEED ?= 0
 OPERATOR_IMAGE := shardcluster-operator:$(VERSION)
 GATEWAY_IMAGE := shardcluster-api:$(VERSION)
 
@@ -20,7 +23,7 @@ DEV_READY := $(VENV)/.ready-dev
 
 .DEFAULT_GOAL := help
 .PHONY: help run test compose-test browser-test js-test promtool-test e2e kind checks format bench bench-gateway bench-k8s \
-	fuzz generate lock lock-check setup clean
+	fuzz chaos generate lock lock-check setup clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -30,7 +33,7 @@ run: $(RUN_READY) ## start a store: six nodes, the HTTP API on 127.0.0.1:8080; C
 	@$(BIN)/shardctl up
 
 test: $(DEV_READY) ## unit tests, scenarios, and the tests against real Valkey processes
-	@$(BIN)/pytest -n auto tests/unit tests/scenarios --cov --cov-report=term
+	@$(BIN)/pytest -n auto tests/unit tests/scenarios tests/chaos --cov --cov-report=term
 	@$(BIN)/pytest -n 4 --dist worksteal tests/cluster
 	@docker version >/dev/null 2>&1 \
 		&& echo "The Compose tests are apart from these: make compose-test" \
@@ -51,6 +54,9 @@ promtool-test: $(DEV_READY) ## test the alert rules with promtool
 
 fuzz: $(DEV_READY) ## a million wrong requests and replies; the seed is printed
 	@$(BIN)/python -m tests.fuzz
+
+chaos: $(DEV_READY) ## rounds of faults on a simulated cluster (ROUNDS=1000 SEED=0 TIER=model); a failing seed is printed
+	@$(BIN)/python -m tests.chaos --tier $(TIER) --rounds $(ROUNDS) --seed $(SEED)
 
 kind: ## make a kind cluster, build and load the images, install the operator (needs kind, docker, kubectl)
 	kind create cluster --name $(KIND_NAME) --config deploy/kind.yaml

@@ -107,7 +107,12 @@ class Picture:
         return tuple(node for node in shard.replicas if self._heard_of(_view(node), master_id))
 
     def _heard_of(self, heir: NodeView, master_id: str) -> bool:
-        others = {_view(node).node_id for node in self.answering} - {heir.node_id}
+        # One that is let go and owns nothing may be blank already; it has no vote either.
+        others = {
+            _view(node).node_id
+            for node in self.answering
+            if _view(node).slots or not self.leaving(node)
+        } - {heir.node_id}
         reached = {peer.node_id for peer in heir.peers if peer.link_up}
         told = all(
             line.link_up and line.master_id == master_id for line in self.peer_lines(heir.node_id)

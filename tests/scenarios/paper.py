@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 from dataclasses import dataclass, field
+from typing import Self
 
 from shardcluster.observed import (
     Address,
@@ -102,7 +103,11 @@ class PaperNode:
         first = slot * KEYS_PER_SLOT
         return self.keys.intersection(range(first, first + KEYS_PER_SLOT))
 
-    def copy(self) -> PaperNode:
+    def wipe(self) -> None:
+        """Its data is gone."""
+        self.keys.clear()
+
+    def copy(self) -> Self:
         """A node of the same state that shares nothing that changes."""
         twin = dataclasses.replace(self)
         for name in ("keys", "migrating", "importing", "lines", "handshakes", "banned",
@@ -166,10 +171,19 @@ class PaperCluster:
         """An address that was not given before."""
         return Address("10.0.0.1", FIRST_PORT + self.count())
 
-    def next_epoch(self) -> int:
-        """A config epoch above all."""
+    def next_epoch(self, _node: PaperNode | None = None) -> int:
+        """A config epoch above all; on paper every node knows the highest."""
         self.epoch += 1
         return self.epoch
+
+    def new_node(self, name: str, address: Address) -> PaperNode:
+        """A blank node of a new id, not among the others yet."""
+        shard, _, ordinal = name.rpartition("-")
+        return PaperNode(name, shard, int(ordinal), address, self.new_id())
+
+    def answers(self, node: PaperNode) -> bool:
+        """Whether the controller's commands get through to it."""
+        return node.running and not node.rejecting and not node.loading
 
     def by_id(self, node_id: str | None) -> PaperNode | None:
         """The node that has this id now."""
@@ -181,8 +195,8 @@ class PaperCluster:
 
     def start_node(self, name: str, *, listed: bool = True) -> PaperNode:
         """A new process in a new place: blank, unless `past` says that it brings something."""
-        shard, _, ordinal = name.rpartition("-")
-        node = PaperNode(name, shard, int(ordinal), self.new_address(), self.new_id(), listed)
+        node = self.new_node(name, self.new_address())
+        node.listed = listed
         node.serves_from_ms = self.now_ms + REJOIN_DELAY_MS
         node.config = {"cluster-node-timeout": str(self.node_timeout_ms)}
         self.nodes[name] = node
@@ -213,7 +227,7 @@ class PaperCluster:
         node = self.nodes[name]
         node.process, node.silent_since_ms = Process.ENDED, self.now_ms
         if not self.storage:
-            node.keys.clear()
+            node.wipe()
 
     def hang(self, name: str) -> None:
         """SIGSTOP."""
@@ -233,7 +247,7 @@ class PaperCluster:
         node.serves_from_ms = self.now_ms + REJOIN_DELAY_MS
         node.link_up, node.link_down_since_ms, node.syncing = False, None, False
         if fresh:
-            twin = PaperNode(name, node.shard, node.ordinal, node.address, self.new_id())
+            twin = self.new_node(name, node.address)
             twin.serves_from_ms, twin.config = node.serves_from_ms, node.config
             self.nodes[name] = twin
         elif not self.storage:
@@ -268,6 +282,22 @@ class PaperCluster:
         """One node learns what another says of itself, if they talk."""
         if self.connected(node, peer):
             node.lines[peer.node_id] = self._line(peer)
+
+    def hand_over(self, source: PaperNode, target: PaperNode, keys: set[int]) -> None:
+        """MIGRATE: what a master does, its replicas are told at once."""
+        for node in self.running():
+            if node is target or (node.master_id == target.node_id and node.link_up):
+                node.keys |= keys
+            elif node is source or (node.master_id == source.node_id and node.link_up):
+                node.keys -= keys
+
+    def counted_zero(self, source: PaperNode, slot: int) -> bool:
+        """COUNTKEYSINSLOT at the source: the gate before the slot changes hands."""
+        return not source.keys_in(slot)
+
+    def replicated(self, _target: PaperNode) -> bool:
+        """WAIT at the target before it takes the slot: its replicas have what was moved."""
+        return True
 
     def connected(self, node: PaperNode, peer: PaperNode | None) -> bool:
         """Whether the two talk: one of them knows the other's present address."""
@@ -407,7 +437,7 @@ class PaperCluster:
         )
 
     def _observed(self, node: PaperNode) -> ObservedNode:
-        answers = node.running and not node.rejecting and not node.loading
+        answers = self.answers(node)
         if answers:
             self.remembered[node.name] = node.node_id
         ended = node.process is Process.ENDED

@@ -19,7 +19,10 @@ from tests.scenarios.paper_checks import effective_slots
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["PaperViolation", "apply", "apply_partly", "steps"]
+__all__ = [
+    "STEPWISE_SLOTS", "PaperViolation", "apply", "apply_partly", "move_at_once",
+    "retarget_open_slots", "steps",
+]  # fmt: skip
 
 STEPWISE_SLOTS = 16  # the end of a slice is done step by step, the rest before at once
 
@@ -115,7 +118,8 @@ def _reset(cluster: PaperCluster, node: PaperNode) -> None:
     _refuse_loss(node, "reset")
     node.node_id = cluster.new_id()
     node.role, node.master_id, node.slots, node.epoch = Role.MASTER, None, SlotSet(), 0
-    for kept in (node.keys, node.lines, node.migrating, node.importing, node.handshakes,
+    node.wipe()
+    for kept in (node.lines, node.migrating, node.importing, node.handshakes,
                  node.banned, node.replaced):  # fmt: skip
         kept.clear()
     node.offset, node.syncing, node.link_up = 0, False, True
@@ -139,7 +143,7 @@ def _add_slots(cluster: PaperCluster, gifts: tuple[tuple[str, SlotSet], ...]) ->
         node = cluster.nodes[name]
         if node.running and node.role is Role.MASTER:
             node.slots |= slots
-            node.epoch = node.epoch or cluster.next_epoch()
+            node.epoch = node.epoch or cluster.next_epoch(node)
         yield f"gave {name}"
 
 
@@ -147,7 +151,7 @@ def _forget(
     cluster: PaperCluster, node_ids: tuple[str, ...], leaving: tuple[str, ...]
 ) -> Iterator[str]:
     for node in cluster.running():
-        if node.name in leaving or not node.listed or node.rejecting:
+        if node.name in leaving or not node.listed or not cluster.answers(node):
             continue
         for node_id in node_ids:
             if node_id == node.master_id:
@@ -178,7 +182,7 @@ def _scale(cluster: PaperCluster, shard: str, count: int) -> Iterator[str]:
 
 
 def _release(cluster: PaperCluster, action: actions.Release) -> Iterator[str]:
-    present = [cluster.nodes[name] for name in action.nodes if cluster.nodes[name].running]
+    present = [cluster.nodes[name] for name in action.nodes if cluster.answers(cluster.nodes[name])]
     present.sort(key=lambda node: node.role is Role.MASTER)
     for node in present:
         _reset(cluster, node)
@@ -215,16 +219,20 @@ def _vote(cluster: PaperCluster, heir: PaperNode) -> bool:
 def _promote(cluster: PaperCluster, heir: PaperNode) -> None:
     old_id = heir.master_id
     assert old_id is not None
-    old = cluster.by_id(old_id)
     heir.slots = heir.lines[old_id].slots
     heir.role, heir.master_id = Role.MASTER, None
-    heir.epoch = cluster.next_epoch()
+    heir.epoch = cluster.next_epoch(heir)
     heir.replaced.add(old_id)
     heir.link_up = True
+    retarget_open_slots(cluster, heir, old_id)
+
+
+def retarget_open_slots(cluster: PaperCluster, heir: PaperNode, old_id: str) -> None:
+    """What becomes of open slots when a replica takes its master's place."""
     if not cluster.replicas_know_open_slots:
         heir.migrating.clear()
         heir.importing.clear()
-    elif old is not None:
+    elif cluster.by_id(old_id) is not None:
         # Newer engines also tell the other end of an open slot whom it talks with now.
         for node in cluster.running():
             for book in (node.migrating, node.importing):
@@ -240,7 +248,7 @@ def _move(cluster: PaperCluster, action: actions.MoveSlots) -> Iterator[str]:
     for move in head:
         ways.setdefault((move.source, move.target), []).append(move)
     for moves in ways.values():
-        _move_at_once(cluster, moves)
+        move_at_once(cluster, moves)
     cluster.tick(100)
     for number, step in enumerate(_STEPS):
         yield f"before step {number}"
@@ -248,7 +256,7 @@ def _move(cluster: PaperCluster, action: actions.MoveSlots) -> Iterator[str]:
             step(cluster, move)
 
 
-def _move_at_once(cluster: PaperCluster, moves: list[actions.Move]) -> None:
+def move_at_once(cluster: PaperCluster, moves: list[actions.Move]) -> None:
     """Slots of one source and target, all steps."""
     ends = _ends(cluster, moves[0])
     if ends is None:
@@ -260,15 +268,15 @@ def _move_at_once(cluster: PaperCluster, moves: list[actions.Move]) -> None:
         target.importing.pop(slot, None)
         source.migrating.pop(slot, None)
     moving = {key for key in source.keys | target.keys if slot_of_key(key) in slots}
-    _hand_over(cluster, source, target, moving)
+    cluster.hand_over(source, target, moving)
     source.slots -= slots
     target.slots |= slots
-    target.epoch = cluster.next_epoch()
+    target.epoch = cluster.next_epoch(target)
 
 
 def _ends(cluster: PaperCluster, move: actions.Move) -> tuple[PaperNode, PaperNode] | None:
     source, target = cluster.nodes[move.source], cluster.nodes[move.target]
-    good = source.running and target.running
+    good = cluster.answers(source) and cluster.answers(target)
     masters = source.role is Role.MASTER and target.role is Role.MASTER
     return (source, target) if good and masters else None
 
@@ -283,20 +291,19 @@ def _migrate(cluster: PaperCluster, move: actions.Move) -> None:
         ends[0].migrating[move.slot] = ends[1].node_id
 
 
+def _opened(cluster: PaperCluster, move: actions.Move) -> tuple[PaperNode, PaperNode] | None:
+    """Both ends, when both have opened the slot: only then may its keys go."""
+    ends = _ends(cluster, move)
+    if ends is None or move.slot not in ends[1].importing:
+        return None
+    return ends if ends[0].migrating.get(move.slot) == ends[1].node_id else None
+
+
 def _copy_keys(cluster: PaperCluster, move: actions.Move, number: int) -> None:
-    if (ends := _ends(cluster, move)) and move.slot in ends[1].importing:
+    if ends := _opened(cluster, move):
         source, target = ends
         moving = {key for key in source.keys_in(move.slot) if key % 2 <= number}
-        _hand_over(cluster, source, target, moving)
-
-
-def _hand_over(cluster: PaperCluster, source: PaperNode, target: PaperNode, keys: set[int]) -> None:
-    """What a master does, its replicas are told at once."""
-    for node in cluster.running():
-        if node is target or (node.master_id == target.node_id and node.link_up):
-            node.keys |= keys
-        elif node is source or (node.master_id == source.node_id and node.link_up):
-            node.keys -= keys
+        cluster.hand_over(source, target, moving)
 
 
 def _copy_first(cluster: PaperCluster, move: actions.Move) -> None:
@@ -308,11 +315,12 @@ def _copy_rest(cluster: PaperCluster, move: actions.Move) -> None:
 
 
 def _own_at_target(cluster: PaperCluster, move: actions.Move) -> None:
-    if (ends := _ends(cluster, move)) and move.slot in ends[1].importing:
+    if ends := _opened(cluster, move):
         source, target = ends
-        if not source.keys_in(move.slot):  # the fourth step: the source is asked
+        # The fourth step: the source is asked.
+        if cluster.counted_zero(source, move.slot) and cluster.replicated(target):
             target.slots |= SlotSet.of([move.slot])
-            target.epoch = cluster.next_epoch()
+            target.epoch = cluster.next_epoch(target)
             target.importing.pop(move.slot)
             cluster.moved[move.slot] = cluster.moved.get(move.slot, 0) + 1
             if cluster.replicas_know_open_slots:  # they agree before the target answers

@@ -307,7 +307,7 @@ class Teller:
         self.cluster.tick(10)
         if "slots" in fields:
             node.slots = SlotSet.parse(fields["slots"])
-            node.epoch = self.cluster.next_epoch()
+            node.epoch = self.cluster.next_epoch(node)
             node.keys = keys_of(node.slots)
         self.cluster.tick(10)
 

@@ -10,6 +10,7 @@ import pytest
 from shardcluster.actions import Failover, FailoverMode, Fence, Reason, Wait
 from shardcluster.decide.lost_masters import best_replica, lost_masters, proofs_of_death
 from shardcluster.picture import draw
+from shardcluster.slots import SlotSet
 from tests.unit.deciding import STORAGE, changed, formed, spec_of
 
 if TYPE_CHECKING:
@@ -176,3 +177,21 @@ def test_a_dead_master_that_nobody_can_start_is_waited_for() -> None:
     assert decision is not None
     assert decision.reason is Reason.MASTER_RESTARTING
     assert isinstance(decision.action, Wait)
+
+
+@pytest.mark.parametrize("known", [{"slots": SlotSet()}, {"pong_ms": 1}])
+def test_a_replica_that_heard_too_little_of_its_master_does_not_take_over(
+    known: dict[str, object],
+) -> None:
+    """Not what that one owns, or nothing for long while the others still did: it was cut off."""
+    cluster = killed(formed(3, 2))
+    owner_id = cluster.nodes["shard-0-0"].node_id
+    for name in ("shard-0-1", "shard-0-2"):
+        picture = draw(SPEC, cluster.observe())
+        heir = best_replica(picture, picture.shards[0], stale=False)
+        assert heir is not None
+        assert heir.name == name
+        lines = cluster.nodes[name].lines
+        lines[owner_id] = dataclasses.replace(lines[owner_id], **known)  # type: ignore[arg-type]
+    picture = draw(SPEC, cluster.observe())
+    assert best_replica(picture, picture.shards[0], stale=False) is None

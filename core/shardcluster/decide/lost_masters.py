@@ -118,8 +118,15 @@ def best_replica(picture: Picture, shard: ShardPicture, *, stale: bool) -> Obser
         assert view is not None
         if view.master_id != owner_id or view.syncing or view.link_down_ms < 0 or not view.offset:
             continue
+        if not any(line.node_id == owner_id and line.slots for line in view.peers):
+            continue  # it hasn't heard yet what its master owns, and would lead without a slot
         broke_ms = picture.observed.now_ms - view.link_down_ms
         in_step = view.link_up or broke_ms >= last_heard_ms - FRESHNESS_TOLERANCE_MS
+        # A link through a cut network breaks late: when the other end is found dead.  That the
+        # replica had not heard its master for long before the others did tells of the cut.
+        own_ms = next(line.pong_ms for line in view.peers if line.node_id == owner_id)
+        tolerance_ms = max(FRESHNESS_TOLERANCE_MS, picture.spec.failover.node_timeout_ms)
+        in_step = in_step and (not own_ms or own_ms >= last_heard_ms - tolerance_ms)
         if in_step or stale:
             fit.append((view.offset, -node.ordinal, node))
     return max(fit, key=lambda item: item[:2])[2] if fit else None

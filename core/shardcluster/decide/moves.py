@@ -185,6 +185,8 @@ def _not_ready(picture: Picture, name: str) -> str:
     for peer_node in picture.answering:
         view = peer_node.view
         assert view is not None
+        if picture.leaving(peer_node) and not view.slots:
+            continue  # it takes no part; started anew, blank, it isn't introduced to anybody
         line = next((peer for peer in view.peers if peer.node_id == master_id), None)
         if (
             line is None
@@ -193,7 +195,7 @@ def _not_ready(picture: Picture, name: str) -> str:
         ):
             return f"{peer_node.name} is not yet connected to {shard.master.name}."
     for node in shard.replicas:
-        if node.view is not None and not node.view.link_up:
+        if node.view is not None and not node.view.link_up and not picture.leaving(node):
             return f"{node.name} has not copied {shard.master.name} yet."
     return ""
 

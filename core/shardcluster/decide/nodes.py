@@ -54,7 +54,7 @@ def ended_nodes(picture: Picture) -> Decision | None:
         for node in shard.nodes:
             if not node.ended or node.pending or node is shard.owner:
                 continue  # where the platform can't start it, asking again is no help
-            if picture.spec.memory_only and silent and not picture.answering:
+            if picture.spec.memory_only and silent and _nobody_knows(picture):
                 # Nobody can tell who the master is; if it's this one, it would come back empty
                 # and the others would copy the emptiness.
                 hold = hold or Decision(
@@ -68,7 +68,7 @@ def ended_nodes(picture: Picture) -> Decision | None:
             # Without storage its old id would come back with nothing behind it; with the whole
             # store down (nobody answers) the old ids still carry the slots and are kept.
             owns = picture.ids.get(node.name) in picture.owned
-            fresh = picture.spec.memory_only and bool(picture.answering) and not owns
+            fresh = picture.spec.memory_only and not (_nobody_knows(picture) or owns)
             return Decision(
                 RestartNode(node.name, fresh=fresh),
                 Reason.NODE_RESTARTING,
@@ -78,6 +78,16 @@ def ended_nodes(picture: Picture) -> Decision | None:
                 healthy=False,
             )
     return hold
+
+
+def _nobody_knows(picture: Picture) -> bool:
+    """Whether an ended node may lead its shard without anybody who answers knowing it.
+
+    So it is when nobody answers, and when those who do have just joined (more nodes are started,
+    or old ones anew, while others are out of reach): then slots seem to have no owner.
+    """
+    formed = picture.observed.formed_before
+    return not picture.answering or (formed and bool(picture.unowned))
 
 
 def missing_nodes(picture: Picture) -> Decision | None:

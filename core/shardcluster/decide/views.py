@@ -96,6 +96,9 @@ def introductions(picture: Picture) -> Decision | None:
     hub = picture.hub
     if hub is None or hub.view is None:
         return None
+    silent = any(node.view is None for node in picture.observed.nodes)
+    if silent and picture.observed.formed_before and not picture.owned:
+        return None  # new nodes among themselves would be another cluster than the store's
     outside = {node.name for node in _outsiders(picture)}
     lines = {peer.node_id: peer for peer in hub.view.peers}
     unmet = []
