@@ -16,28 +16,12 @@ from shardcluster_api.codec import ItemKind, parse_batch, plain_reads
 from shardcluster_api.commands.many import KEY_BYTES_MAX, PLAIN, is_plain, read_many
 from shardcluster_api.commands.wave import How
 from shardcluster_api.errors import EngineRefused
-from tests.unit.api_fakes import CLOSE, HANG, FakeShard, ask, document, fake_shard, gateway_on
+from tests.unit.api_fakes import CLOSE, HANG, FakeShard, ask, document
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from shardcluster_api.gateway import Gateway
 
 KEYS = [b"a", b"b", b"c", b"{tag}d", "é".encode()]
-
-
-@pytest.fixture
-async def shard() -> AsyncIterator[FakeShard]:
-    """One master with a replica."""
-    async with fake_shard() as one:
-        yield one
-
-
-@pytest.fixture
-async def gateway(shard: FakeShard) -> AsyncIterator[Gateway]:
-    """A gateway on it."""
-    async with gateway_on(shard.master.address) as one:
-        yield one
 
 
 def _batch(keys: list[bytes]) -> bytes:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from shardcluster.spec_model import Durability
 from shardcluster_api.access import Role
 from shardcluster_api.commands.run import run
@@ -18,28 +16,11 @@ from tests.unit.api_fakes import (
     ask,
     document,
     fake_shard,
-    gateway_on,
     until,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from shardcluster_api.gateway import Gateway
-
-
-@pytest.fixture
-async def shard() -> AsyncIterator[FakeShard]:
-    """One master with a replica."""
-    async with fake_shard() as one:
-        yield one
-
-
-@pytest.fixture
-async def gateway(shard: FakeShard) -> AsyncIterator[Gateway]:
-    """A gateway on it."""
-    async with gateway_on(shard.master.address) as one:
-        yield one
 
 
 async def _run(gateway: Gateway, *lines: str, how: How | None = None) -> list[Any]:
