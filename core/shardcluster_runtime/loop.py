@@ -40,7 +40,9 @@ if TYPE_CHECKING:
     from shardcluster_runtime.migrate import SliceResult
     from shardcluster_runtime.platforms.protocol import Platform
 
-__all__ = ["Controller", "DesiredSpec"]
+__all__ = ["STARTING", "Controller", "DesiredSpec"]
+
+STARTING = "Starting"  # the reason of the state before the first look
 
 RETRY_S = 0.5  # after an action that failed, unless something wakes the loop
 COUNT_TIMEOUT_S = 2.0  # for counting the keys of a plan
@@ -119,7 +121,7 @@ class Controller:
         self._last_action: Action | None = None
         self._task: asyncio.Task[None] | None = None
         self.board = StateBoard({"cluster": self._spec().name, "phase": "Forming",
-                                 "reason": "Starting", "message": "Starting.", "healthy": True,
+                                 "reason": STARTING, "message": "Starting.", "healthy": True,
                                  "spec": desired.document, "shards": [], "nodes": [],
                                  "progress": None, "spare_nodes": None, "notes": [],
                                  "events": []})  # fmt: skip

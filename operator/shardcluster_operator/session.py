@@ -20,7 +20,7 @@ from shardcluster_operator.password import change_password, read_password
 from shardcluster_operator.platform import KubernetesPlatform
 from shardcluster_operator.voice import Voice
 from shardcluster_runtime.kube import ApiError
-from shardcluster_runtime.loop import Controller
+from shardcluster_runtime.loop import STARTING, Controller
 from shardcluster_runtime.metrics import StoreView
 
 if TYPE_CHECKING:
@@ -325,6 +325,8 @@ class Session:
     async def _say(self, state: Manifest) -> None:
         assert self._desired is not None
         assert self._platform is not None
+        if state["reason"] == STARTING and self._resource.get("status"):
+            return  # what the operator before has seen is truer than that nothing is seen yet
         await self._voice.say(
             state,
             generation=self._resource["metadata"]["generation"],

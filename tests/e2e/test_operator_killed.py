@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.hand import kill_container
 from tests.e2e.installed import OPERATOR, SYSTEM, active_operator, without_operator
-from tests.e2e.kube import Store, kubectl, kubectl_json, operator_image, until
+from tests.e2e.kube import Document, Store, kubectl, kubectl_json, operator_image, until
 from tests.e2e.traffic import traffic
 
 if TYPE_CHECKING:
@@ -99,9 +99,20 @@ def test_the_standby_takes_over(store: Store) -> None:
         store.patch(shards=3)
         store.until_status(lambda status: status["reason"] == "Rebalancing", "slots that move")
         kill_container(SYSTEM, first, "python")
-        until(lambda: active_operator() not in {"", first}, "another active operator")
+        until(
+            lambda: _told(store) and active_operator() not in {"", first},
+            "another active operator",
+        )
+        until(lambda: _told(store)["reason"] == "Idle", "the end of the work")
         store.until_calm(shards=3, replicas=0)
         clients.harmless()
+
+
+def _told(store: Store) -> Document:
+    """The status; an operator that begins doesn't say that it knows of no node."""
+    status = store.status()
+    assert status["nodes"], status
+    return status
 
 
 def test_an_upgrade_of_the_operator_touches_no_pod(store: Store) -> None:
