@@ -48,6 +48,7 @@ def _doom(number: int, mode: str) -> None:
         finally:
             if mode == "after":
                 _die(action, number)
+            await asyncio.Event().wait()  # it begins no other action while it waits for its end
 
     Executor.execute = doomed  # type: ignore[method-assign]
     begin = Elector.__init__

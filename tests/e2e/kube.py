@@ -214,7 +214,9 @@ class Store:
             deadline_s=deadline_s,
         )
 
-    def until_calm(self, shards: int = 3, replicas: int = 1) -> Document:
+    def until_calm(
+        self, shards: int = 3, replicas: int = 1, deadline_s: float = DEADLINE_S
+    ) -> Document:
         """The status once the present spec is looked at, nothing is left to do, and all is well."""
 
         def calm() -> Document | None:
@@ -233,6 +235,7 @@ class Store:
                 f"{self.name} at rest with {shards} × (1+{replicas}); it says"
                 f" {self.status().get('message')!r} of {self.status().get('nodes')}"
             ),
+            deadline_s=deadline_s,
         )
 
     def pods(self, component: str = "node") -> list[Document]:

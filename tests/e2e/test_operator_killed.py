@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.serial
 
+LIVES_S = 600.0  # for more than a hundred operators, each of which is started anew
+
 SCRIPT = Path(__file__).with_name("doomed_operator.py")
 
 
@@ -67,6 +69,7 @@ def _deaths() -> list[str]:
     return [line.split()[1] for line in text.splitlines()]
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("mode", ["after", "amid"])
 def test_killed_at_every_action(store: Store, mode: str) -> None:
     """Of a scale-out and a scale-in; every operator does one action (or a part of one) and dies."""
@@ -74,12 +77,12 @@ def test_killed_at_every_action(store: Store, mode: str) -> None:
     store.until_calm(shards=2)
     with traffic(store) as clients, without_operator(), _doomed(mode):
         store.patch(shards=3)
-        store.until_calm(shards=3)
+        store.until_calm(shards=3, deadline_s=LIVES_S)
         out = _deaths()
         assert {"ScaleShard", "Introduce", "Replicate", "MoveSlots"} <= set(out), out
         store.patch(shards=2)
-        status = store.until_calm(shards=2)
-        # The last one dies some milliseconds after its work is done, and seen.
+        status = store.until_calm(shards=2, deadline_s=LIVES_S)
+        # One dies some milliseconds after its work is done, and seen.
         until(
             lambda: {"MoveSlots", "Release"} <= set(_deaths()[len(out) :]),
             lambda: f"an operator killed at each action; {_deaths()[len(out) :]}",
