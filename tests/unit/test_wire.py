@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import hiredis
@@ -22,11 +22,20 @@ PING = hiredis.pack_command(("PING",))
 async def _node(*replies: bytes) -> AsyncIterator[NodeConnection]:
     """A connection to a node that gives these replies once asked, and then ends."""
 
+    ended = asyncio.Event()
+
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readexactly(len(PING))
-        writer.write(b"".join(replies))
-        await writer.drain()
-        writer.close()
+        try:
+            await reader.readexactly(len(PING))
+            writer.write(b"".join(replies))
+            await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # nobody asked
+        finally:
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+            ended.set()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
@@ -34,6 +43,7 @@ async def _node(*replies: bytes) -> AsyncIterator[NodeConnection]:
         connection = await NodeConnection.open(Address("127.0.0.1", port), timeout_s=10)
         yield connection
         connection.close()
+        await ended.wait()
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
