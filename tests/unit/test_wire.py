@@ -21,7 +21,6 @@ PING = hiredis.pack_command(("PING",))
 @asynccontextmanager
 async def _node(*replies: bytes) -> AsyncIterator[NodeConnection]:
     """A connection to a node that gives these replies once asked, and then ends."""
-
     ended = asyncio.Event()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
