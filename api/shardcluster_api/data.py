@@ -46,6 +46,7 @@ async def write(router: Router, request: WriteRequest) -> tuple[int, Reply, dict
     durability = request.durability or router.policy.durability
     reply = await router.write(slot, packed(_set(request)), WAITS[durability])
     if reply.value != b"OK":
+        reply.link.give_up()  # it may be another command's: what comes after is no better
         raise OutcomeUnknown(reply.node, "its reply made no sense")
     return slot, reply, flag_fields(request.ttl_ms) | reached(durability, reply, slot)
 

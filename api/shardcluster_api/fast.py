@@ -273,6 +273,8 @@ class FastLane:
             self._slowly(cycle)
             return
         if reply != b"OK":  # it may have been applied, so it must not be sent again
+            # It may also be another command's, and then what comes after is no better.
+            self._loop.call_soon(cycle.link.give_up)
             self._unknown(cycle, "its reply made no sense")
             return
         start = self._start(cycle, _STORED)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import random
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import hiredis
@@ -87,6 +88,7 @@ class NodeLink:
         self._pool = asyncio.Semaphore(WAIT_CONNECTIONS_MAX)
         self._ping: asyncio.Future[object] | None = None
         self._ping_since_s = 0.0
+        self._pings = 0
 
     def connection(self, lane: Lane) -> NodeConnection | None:
         """The lane's connection if it is open."""
@@ -267,15 +269,22 @@ class NodeLink:
             self.suspect = False  # then it is unreachable, which is another matter
             return
         try:
-            self._ping = connection.ping()
+            self._pings += 1
+            word = b"%d" % self._pings
+            self._ping = connection.ping(word)
         except ConnectionLost:
             return
         self._ping_since_s = now_s
-        self._ping.add_done_callback(self._answered)
+        self._ping.add_done_callback(partial(self._answered, word))
 
-    def _answered(self, ping: asyncio.Future[object]) -> None:
+    def _answered(self, word: bytes, ping: asyncio.Future[object]) -> None:
         # An error answer (LOADING) is an answer, too; a lost connection is not.
-        if not ping.cancelled() and ping.exception() is None and self.suspect:
+        if ping.cancelled() or ping.exception() is not None:
+            return
+        answer = ping.result()
+        if answer != word and not isinstance(answer, hiredis.ReplyError):
+            self.give_up()  # it is another command's, so who knows whose the others are
+        elif self.suspect:
             self.suspect = False
             self._on_opened(self)
 

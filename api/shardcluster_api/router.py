@@ -60,11 +60,12 @@ _PACKED_EXEC = hiredis.pack_command(("EXEC",))
 class Reply:
     """A node's answer and where it came from."""
 
-    __slots__ = ("acked", "node", "role", "shard", "stale", "value")
+    __slots__ = ("acked", "link", "node", "role", "shard", "stale", "value")
 
     def __init__(self, value: Any, link: NodeLink, shard: str, role: str) -> None:
         """`role` is that of the answering node."""
         self.value = value
+        self.link = link
         self.node = link.name
         self.shard = shard
         self.role = role

@@ -31,7 +31,6 @@ __all__ = [
     "Volley",
 ]
 
-_PING = b"*1\r\n$4\r\nPING\r\n"
 TIMED_EVERY = 4  # writes; each timing costs two looks at the clock
 PENDING_MAX = 65_536  # replies awaited on one connection; more means the node is not keeping up
 
@@ -289,13 +288,16 @@ class NodeConnection(asyncio.Protocol):
             self._unsent += count - 1
         return volley
 
-    def ping(self) -> asyncio.Future[Any]:
-        """`send("PING")` over the limit, too: whether the node lives shows when it is busiest."""
+    def ping(self, word: bytes) -> asyncio.Future[Any]:
+        """`send("PING", word)` over the limit, too: whether a node lives shows when it is busiest.
+
+        Any answer but `word` or an error was meant for another command.
+        """
         if self.closed:
             message = f"no connection to {self.address}"
             raise ConnectionLost(message, sent=False)
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._queue(_PING, future)
+        self._queue(b"*2\r\n$4\r\nPING\r\n$%d\r\n%b\r\n" % (len(word), word), future)
         return future
 
     def _queue(self, packed: bytes, receiver: Receiver) -> None:

@@ -125,6 +125,8 @@ class FakeNode:
             return scripted.popleft()
         if name in self.always:
             return self.always[name]
+        if name == b"PING":
+            return command[1]
         if name == b"GET":
             return self.data.get(command[1])
         if name == b"SET":

@@ -53,7 +53,7 @@ def packed(arguments: Iterable[bytes]) -> bytes:
 def simple_part(command: Command, arguments: list[bytes]) -> Part:
     """`plan` for a command with `key_at`, which nearly all have: a few steps fewer for each."""
     slot = key_slot(arguments[command.key_at])
-    whole: bytes = hiredis.pack_command(cast("Any", tuple(arguments)))
+    whole = packed(arguments)
     if len(whole) > KEY_BYTES_MAX:
         check_sizes(arguments, command.keys(arguments))
     return Part(slot, whole, not command.reads, command.at_master)
