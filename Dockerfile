@@ -25,9 +25,12 @@ COPY operator operator
 RUN /build/bin/pip wheel --quiet --no-cache-dir --no-deps --no-build-isolation -w /wheels . \
     && /build/bin/pip --python /opt/shardcluster/bin/python install --quiet --no-deps /wheels/*.whl
 
+# A base with pip brings it in vain: nothing is installed into a running container.
 FROM python AS app
 COPY --from=build /opt/shardcluster /opt/shardcluster
-RUN install -d -o 10001 -g 10001 /data
+RUN rm -rf /usr/bin/pip* /usr/local/bin/pip* /usr/lib/python3*/ensurepip /usr/local/lib/python3*/ensurepip \
+           /usr/lib/python3/dist-packages/pip* /usr/local/lib/python3*/site-packages/pip* \
+    && install -d -o 10001 -g 10001 /data
 ENV PATH=/opt/shardcluster/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER 10001:10001
 WORKDIR /data

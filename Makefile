@@ -13,8 +13,8 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 KIND_NAME ?= shardcluster
 E2E_WORKERS ?= 3
 TIER ?= model
-ROUNDS ?= 1000
-SEED ?= 0
+ROUNDS ?= $(if $(filter model,$(TIER)),1000)
+SEED ?= $(if $(filter model,$(TIER)),0)
 OPERATOR_IMAGE := shardcluster-operator:$(VERSION)
 GATEWAY_IMAGE := shardcluster-api:$(VERSION)
 
@@ -23,7 +23,7 @@ DEV_READY := $(VENV)/.ready-dev
 
 .DEFAULT_GOAL := help
 .PHONY: help run test compose-test browser-test js-test promtool-test e2e kind checks format bench bench-gateway bench-k8s \
-	fuzz chaos generate lock lock-check setup clean
+	fuzz chaos soak generate lock lock-check sbom setup clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -55,8 +55,12 @@ promtool-test: $(DEV_READY) ## test the alert rules with promtool
 fuzz: $(DEV_READY) ## a million wrong requests and replies; the seed is printed
 	@$(BIN)/python -m tests.fuzz
 
-chaos: $(DEV_READY) ## rounds of faults on a simulated cluster (ROUNDS=1000 SEED=0 TIER=model); a failing seed is printed
-	@$(BIN)/python -m tests.chaos --tier $(TIER) --rounds $(ROUNDS) --seed $(SEED)
+chaos: $(DEV_READY) ## rounds of faults on a simulated cluster (ROUNDS=1000 SEED=0), real processes (TIER=process SECONDS=300) or Kubernetes (TIER=k8s)
+	@$(BIN)/python -m tests.chaos --tier $(TIER) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED)) \
+		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(GO_ON),--go-on)
+
+soak: $(DEV_READY) ## half an hour of load with a fault every 20 s (SECONDS=1800); build/soak.json and .svg (needs wrk)
+	@$(BIN)/python -m tests.chaos.soak $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 kind: ## make a kind cluster, build and load the images, install the operator (needs kind, docker, kubectl)
 	kind create cluster --name $(KIND_NAME) --config deploy/kind.yaml
@@ -92,6 +96,9 @@ bench: $(DEV_READY) ## measure; prints a table, writes build/bench.json, fails w
 
 bench-gateway: $(DEV_READY) ## measure the gateway beside Webdis and Flask (needs wrk, webdis); build/bench-gateway.json
 	@$(BIN)/python -m tests.bench.gateway
+
+sbom: $(DEV_READY) ## what the images contain, with licences: build/sbom.json (CycloneDX)
+	@$(BIN)/python -m tools.sbom
 
 generate: $(DEV_READY) ## write the files that are made from the source
 	@$(BIN)/python tools/generate.py

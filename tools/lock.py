@@ -22,6 +22,7 @@ LOCKS = {
     "run": ["--extra=api", "--extra=local", "--group=build"],
     "image": ["--extra=api", "--extra=kubernetes"],  # the nodes' containers bring their own server
     "build": ["--group=build"],
+    "sbom": ["--group=sbom"],
 }
 HEADER = "# Made by `make lock`; don't edit.\n"
 ADDRESS = re.compile(r"://|--(?:extra-)?index-url|--find-links|--trusted-host")

@@ -24,6 +24,7 @@ from shardcluster_api.limits import (
     TTL_SECONDS_MAX,
     VALUE_BYTES_MAX,
 )
+from shardcluster_api.plain_json import BATCH_READS, plain_strings
 from shardcluster_api.tokens import TOKEN_PARAMETER
 
 __all__ = [
@@ -201,6 +202,8 @@ def plain_reads(body: bytes) -> list[bytes]:
     What this says no to may still be right, and what is wrong is never told here: it only saves
     `parse_batch` for the commonest body.
     """
+    if keys := plain_strings(body, BATCH_READS):
+        return keys if b"" not in keys else []
     if b"\\" in body:
         return []
     try:

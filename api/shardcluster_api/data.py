@@ -7,22 +7,28 @@ numbers in errors.  Items of one batch run side by side, but those of the same k
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import TYPE_CHECKING, Any
 
 from shardcluster.slots import key_slot
-from shardcluster_api.answers import json_string, json_text, place_fields, place_headers
+from shardcluster_api.answers import DIGITS, json_string, json_text, place_fields, place_headers
 from shardcluster_api.codec import BatchItem, ItemKind, bytes_fields, flag_fields
 from shardcluster_api.commands.many import read_many
-from shardcluster_api.commands.plans import packed
 from shardcluster_api.commands.wave import How, Part, carry_out
 from shardcluster_api.durability import WAITS, reached
 from shardcluster_api.errors import ApiError, KeyNotFound, OutcomeUnknown, TooLarge
 from shardcluster_api.limits import BATCH_ANSWER_BYTES_MAX
+from shardcluster_api.plain_json import are_plain
+from shardcluster_runtime.wire import packed
 
 if TYPE_CHECKING:
     from shardcluster.spec_model import Durability
     from shardcluster_api.codec import WriteRequest
+    from shardcluster_api.commands.many import Found
     from shardcluster_api.router import Reply, Router
+
+_NEXT = b',{"op":"get","key":"'
+_FIRST = b'{"results":[' + _NEXT[1:]
 
 __all__ = ["batch", "batch_read", "delete", "read", "write"]
 
@@ -98,13 +104,38 @@ async def batch_read(router: Router, keys: list[bytes]) -> bytes:
     """A batch of nothing but plain reads, and its answer in the JSON that `batch` gives."""
     router.hot_keys.saw_all(keys)
     found = await read_many(router, keys)
-    default, room = router.policy.durability, _Room(BATCH_ANSWER_BYTES_MAX)
+    return _written_plainly(keys, found) or _written(keys, found, router.policy.durability)
+
+
+def _written_plainly(keys: list[bytes], found: Found) -> bytes:
+    """The answer, where every key was found and is text that stands in JSON as it is."""
+    if set(map(type, found.values)) != {bytes}:
+        return b""
+    values = b"".join(found.values)
+    if len(values) > BATCH_ANSWER_BYTES_MAX or not are_plain([values, *keys]):
+        return b""
+    tails = {
+        place: _tail(place).encode() + _NEXT for place in set(found.places) if place is not None
+    }
+    pieces = [_FIRST]
+    for key, value, slot, place in zip(keys, found.values, found.slots, found.places, strict=True):
+        assert place is not None  # for it has a value
+        pieces += (
+            key, b'","status":200,"value":"', value, b'","found":true,"slot":', DIGITS[slot],
+            tails[place],
+        )  # fmt: skip
+    return b'%b],"failed":0}\n' % b"".join(pieces)[: -len(_NEXT)]
+
+
+def _written(keys: list[bytes], found: Found, default: Durability) -> bytes:
+    """The answer, whatever was found."""
+    room = _Room(BATCH_ANSWER_BYTES_MAX)
     roomy = sum(map(_size, found.values)) <= BATCH_ANSWER_BYTES_MAX
     tails = {place: _tail(place) for place in set(found.places) if place is not None}
     written: list[str] = []
     failed = 0
-    each = zip(keys, found.slots, found.values, found.places, strict=True)
-    for key, slot, value, place in each:
+    each = zip(keys, found.values, found.slots, found.places, strict=True)
+    for key, value, slot, place in each:
         if roomy and type(value) is bytes and place is not None:
             try:
                 # To make a dict of it and write that down takes three times as long.
@@ -126,8 +157,12 @@ async def batch_read(router: Router, keys: list[bytes]) -> bytes:
 
 def _tail(place: Reply) -> str:
     """What follows the slot's number in the JSON of a result."""
-    fields = place_fields(0, place)
-    del fields["slot"]
+    return _tail_of(place.shard, place.node, place.role)
+
+
+@functools.lru_cache(maxsize=1024)
+def _tail_of(shard: str, node: str, role: str) -> str:
+    fields = {"shard": shard, "node": node, "role": role}  # as `place_fields` has them
     return f",{json_text(fields)[1:]}"
 
 

@@ -21,6 +21,7 @@ from shardcluster_api.dashboard.overview import Overview
 from shardcluster_api.errors import ApiError, TooBusy
 from shardcluster_api.fast import FastLane
 from shardcluster_api.gauges import attach_gauges
+from shardcluster_api.known_heads import KnownHeads
 from shardcluster_api.metrics import Metrics
 from shardcluster_api.router import Policy, Router
 from shardcluster_api.topology import Topology
@@ -58,6 +59,7 @@ class Gateway:
         )
         self.router = Router(self.topology, self.metrics)
         self.fast = FastLane(self)
+        self.known_heads = KnownHeads()
         self.overview = Overview(self)
         self.hot_spots = HotSpots(self)
         self.draining = False

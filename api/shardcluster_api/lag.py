@@ -31,11 +31,11 @@ async def measure_lag(routes: Iterable[ShardRoute], limit_bytes: int) -> None:
 
 
 async def _measure(route: ShardRoute, limit_bytes: int) -> None:
-    links = (route.master, *route.replicas)
-    master, *replicas = await asyncio.gather(*map(_role, links))
+    links = tuple(route.replicas)  # the route's own may be others when the answers are here
+    master, *replicas = await asyncio.gather(*map(_role, (route.master, *links)))
     if master is None or master[0] != b"master":
         return
-    for link, role in zip(route.replicas, replicas, strict=True):
+    for link, role in zip(links, replicas, strict=True):
         if role is None or role[0] != b"slave":
             continue
         link.lag_bytes = max(0, master[1] - role[4])

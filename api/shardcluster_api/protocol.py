@@ -13,6 +13,7 @@ operation's limit, all bodies together by `Limits.buffered_bytes_max`, requests 
 from __future__ import annotations
 
 from dataclasses import replace
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote_to_bytes
 
@@ -65,6 +66,7 @@ class GatewayProtocol(HttpToolsProtocol):
         """`options` are uvicorn's."""
         super().__init__(**options)
         self.gateway = gateway
+        self._fast = gateway.fast
         self._head_bytes: int | None = None  # received of a head that is not complete
         self._unparsed = b""  # what came after more requests than `PIPELINE_MAX`
         self._parsing = False
@@ -73,8 +75,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self._refusal: ApiError | None = None  # why the parser was stopped
         self._between = True  # the parser is not amid a request
         self._messages = 0  # requests begun
-        self._fast: FastCycle | None = None  # the last request on the short way
-        self._answered_s = 0.0  # when the last answer of the short way left
+        self.fast_cycle: FastCycle | None = None  # of the requests on the short way
+        self._answered_s = 0.0  # when the last answer of the short way left, by `perf_counter`
         self._app, self.app = self.app, self._run_app
         self._linger: asyncio.TimerHandle | None = None
         self._waiting_for_head: asyncio.TimerHandle | None = None
@@ -106,11 +108,10 @@ class GatewayProtocol(HttpToolsProtocol):
             return  # refused and on its way out
         previous = self.cycle  # None before the first request
         at_rest = self._between and (previous is None or previous.response_complete)
-        if at_rest and not (self._unparsed or self.flow.write_paused or self.gateway.draining):
-            fast = self.gateway.fast.take(self, data)
-            if fast is not None:
-                self.cycle = self._fast = fast
-                self._head_bytes = None
+        if at_rest and not (self._unparsed or self.flow.write_paused):
+            taken = self._fast.take(self, data) or self._take_known(data)
+            if taken is not None:
+                self.cycle = taken
                 if self._waiting_for_head is not None:
                     self._head_is_there()
                 return
@@ -119,6 +120,18 @@ class GatewayProtocol(HttpToolsProtocol):
         self._parse()
         if at_rest and self._messages == messages + 1 and self._between:
             self._learn(data)
+
+    def _take_known(self, data: bytes) -> HotCycle | None:
+        """Begin the request if it is a whole one that needs no parser."""
+        known = self.gateway.known_heads.request(data)
+        if known is None or self.gateway.draining:
+            return None
+        operation, head, body = known
+        cycle = HotCycle(self, operation, head, b"")
+        cycle.more_body = False
+        cycle.take(body)
+        self._run(cycle)
+        return cycle
 
     def _parse(self) -> None:
         """Take in what came, but not all when it is many requests at once."""
@@ -199,7 +212,8 @@ class GatewayProtocol(HttpToolsProtocol):
         """`data` was a whole request; if it was a plain one, the next like it can be quicker."""
         cycle = self.cycle
         if isinstance(cycle, HotCycle) and cycle.refusal is None and cycle.keep_alive:
-            self.gateway.fast.learn(data, self.headers)
+            self._fast.learn(data, self.headers)
+            self.gateway.known_heads.learn(data, self.headers)
 
     def answered(self, cycle: FastCycle, answer: bytes, now_s: float) -> None:
         """Write an answer of the short way and go on with what came meanwhile."""
@@ -209,15 +223,14 @@ class GatewayProtocol(HttpToolsProtocol):
             self.finish(lingering=True)
         if self.pipeline or self.flow.read_paused or self._finished:
             self.on_response_complete()
-            return
-        self.server_state.total_requests += 1
-        if self.timeout_keep_alive_task is None:
+        elif self.timeout_keep_alive_task is None:
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
 
     def go_on(self, cycle: FastCycle, error: ApiError | None) -> None:
         """The long way takes over from the short one, or says what went wrong there."""
+        self.fast_cycle = None
         path = KEY_PREFIX + quote(cycle.key, safe="")
         head = RequestHead(cycle.method, path.encode(), "", cycle.head.headers)
         slow = HotCycle(self, _HOT_KEY[cycle.method.encode()], head, cycle.key)
@@ -238,7 +251,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self.timeout_keep_alive_task = None
         if self.cycle is not None and not self.cycle.response_complete:
             return  # it is set when this one is answered
-        left_s = self._answered_s + self.timeout_keep_alive - self.loop.time()
+        left_s = self._answered_s + self.timeout_keep_alive - perf_counter()
         if left_s > 0:
             self.timeout_keep_alive_task = self.loop.call_later(
                 left_s, self.timeout_keep_alive_handler
@@ -257,8 +270,8 @@ class GatewayProtocol(HttpToolsProtocol):
                 cycle.disconnected = cycle.disconnected or not cycle.response_complete
                 cycle.release()
                 cycle.end_stream()
-        if self._fast is not None:
-            self._fast.disconnected = True
+        if self.fast_cycle is not None:
+            self.fast_cycle.disconnected = True
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
 

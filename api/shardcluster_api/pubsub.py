@@ -19,7 +19,6 @@ import hiredis
 
 from shardcluster_api.answers import Answer
 from shardcluster_api.commands.asking import path_arguments
-from shardcluster_api.commands.plans import packed
 from shardcluster_api.commands.table import CommandRefused
 from shardcluster_api.errors import NotServed, TooBusy
 from shardcluster_api.limits import (
@@ -28,6 +27,7 @@ from shardcluster_api.limits import (
     SUBSCRIBERS_MAX,
 )
 from shardcluster_api.links import NotReached
+from shardcluster_runtime.wire import packed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

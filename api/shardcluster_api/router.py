@@ -149,33 +149,28 @@ class Router:
     # -- with no more ado ------------------------------------------------------------------
 
     def reader_at_once(
-        self, slot: int, now_s: float
-    ) -> tuple[ShardRoute, NodeLink, NodeConnection] | None:
-        """Where a read can be sent this instant, if its slot is in no way out of the ordinary."""
-        slots = self._map
-        route = slots.owners[slot]
-        if route is None or route.master.out_of_reach:
+        self, route: ShardRoute, now_s: float
+    ) -> tuple[NodeLink, NodeConnection] | None:
+        """Where reads of the shard can be sent this instant, unless their slot is on its way."""
+        master = route.master
+        if master.out_of_reach:
             return None
-        unquiet = now_s < slots.quiet_from_s
-        if unquiet and (slots.is_moving(slot, now_s) or slots.is_settling(slot, now_s)):
-            return None
-        master, replicas = route.master, route.replicas
-        if self.policy.read_from is ReadFrom.MASTER:
-            link = master
-        elif len(replicas) == 1 and replicas[0].readable(now_s):
-            link = replicas[0]
-        else:
-            link = self._readers(slot, route)[0]
+        replicas = () if self.policy.read_from is ReadFrom.MASTER else self._replicas(route, now_s)
+        link = replicas[0] if replicas else master
         connection = link.connection(Lane.MAIN if link is master else Lane.READONLY)
-        return None if connection is None else (route, link, connection)
+        return None if connection is None else (link, connection)
 
-    def writer_at_once(self, slot: int) -> tuple[ShardRoute, NodeConnection] | None:
-        """Likewise for a write: the slot's shard, and the connection to its master."""
-        route = self._map.owners[slot]
-        if route is None or route.master.suspect:
+    def takes_turns(self) -> bool:
+        """Whether the same shard's reads go now to one node and now to another."""
+        return any(len(route.replicas) > 1 for route in self._map.routes())
+
+    def writer_at_once(self, route: ShardRoute) -> tuple[NodeLink, NodeConnection] | None:
+        """Likewise for writes that needn't be safer than that the master has them."""
+        master = route.master
+        if master.suspect or self.policy.durability is not Durability.ASYNC:
             return None
-        connection = route.master.connection(Lane.MAIN)
-        return None if connection is None else (route, connection)
+        connection = master.connection(Lane.MAIN)
+        return None if connection is None else (master, connection)
 
     # -- at the master ---------------------------------------------------------------------
 
@@ -350,11 +345,7 @@ class Router:
         At the end come replicas that failed lately, or lag: better than no answer.
         """
         now_s = self._loop.time()
-        replicas = [link for link in route.replicas if link.readable(now_s)]
-        if len(replicas) > 1:
-            self._turn += 1
-            turn = self._turn % len(replicas)
-            replicas = sorted(replicas[turn:] + replicas[:turn], key=lambda link: link.waiting)
+        replicas = self._replicas(route, now_s)
         others = [link for link in route.replicas if not (link.suspect or link in replicas)]
         master = route.master
         if self._map.is_settling(slot, now_s) and not master.out_of_reach:
@@ -362,6 +353,15 @@ class Router:
         if master.out_of_reach:
             return [*replicas, *others, master]
         return [*replicas, master, *others]
+
+    def _replicas(self, route: ShardRoute, now_s: float) -> list[NodeLink]:
+        """Those that may be read from, the one that fewest commands wait for first."""
+        replicas = [link for link in route.replicas if link.readable(now_s)]
+        if len(replicas) > 1:
+            self._turn += 1
+            turn = self._turn % len(replicas)
+            replicas = sorted(replicas[turn:] + replicas[:turn], key=lambda link: link.waiting)
+        return replicas
 
     async def _ask(
         self, call: Call, link: NodeLink, route: ShardRoute

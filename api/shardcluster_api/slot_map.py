@@ -102,6 +102,10 @@ class SlotMap:
         """Whether the slot changed hands just now."""
         return self._settled_s[slot] > now_s
 
+    def is_on_its_way(self, slot: int, now_s: float) -> bool:
+        """Either of these."""
+        return self.is_moving(slot, now_s) or self.is_settling(slot, now_s)
+
     def _settle(self, slot: int, now_s: float) -> None:
         self._settled_s[slot] = self._all_settled_s = now_s + SETTLE_S
         self._note_quiet()

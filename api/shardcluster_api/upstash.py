@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import hiredis
 
+from shardcluster_api.access import Role
 from shardcluster_api.answers import BYTES_TYPE, JSON_TYPE, Answer, place_headers
 from shardcluster_api.commands.asking import (
     SYNC_TOKEN,
@@ -23,12 +24,14 @@ from shardcluster_api.commands.asking import (
     query_pairs,
     role_here,
 )
+from shardcluster_api.commands.many import is_plain
 from shardcluster_api.commands.resp import is_status, resp2, resp2_error
-from shardcluster_api.commands.run import run, run_transaction
+from shardcluster_api.commands.run import read_all, run, run_transaction
 from shardcluster_api.commands.sync_token import render
 from shardcluster_api.commands.table import find
 from shardcluster_api.errors import ApiError, BadRequest, EngineRefused
 from shardcluster_api.limits import BATCH_OPERATIONS_MAX
+from shardcluster_api.plain_json import PIPELINED_READS, are_plain, plain_strings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,8 +88,12 @@ async def _one(gateway: Gateway, request: Request, arguments: Arguments) -> Answ
 async def pipeline(gateway: Gateway, request: Request) -> Answer:
     """`POST /pipeline` with a list of commands; one answer each, in their order."""
     write_down = _writer(request)
-    commands = _commands(request.body)
     how = how_of(gateway, request)
+    keys = plain_strings(request.body, PIPELINED_READS) if write_down is _as_json else []
+    if keys and request.role >= Role.READ and is_plain(gateway.router, keys, how):
+        done = await read_all(gateway, keys)
+        return _all_answers(request, done, _headers(how, done))
+    commands = _commands(request.body)
     done = await run(gateway, commands, request.role, how)
     headers = _headers(how, done)
     if write_down is _as_resp2:
@@ -109,6 +116,10 @@ async def transaction(gateway: Gateway, request: Request) -> Answer:
 
 def _all_answers(request: Request, done: Done, headers: Headers) -> Answer:
     """One JSON array, written at once: that costs much less than one document after the other."""
+    values = done.values
+    if set(map(type, values)) == {bytes} and are_plain(values) and not _is_base64(request):
+        body = b'[{"result":"%b"}]\n' % b'"},{"result":"'.join(values)
+        return Answer(200, body, JSON_TYPE, headers)
     if _is_base64(request):
         documents = [_document(value, _encoded_but_ok) for value in done.values]
     else:
@@ -118,8 +129,8 @@ def _all_answers(request: Request, done: Done, headers: Headers) -> Answer:
             else _document(value, _text)
             for value in done.values
         ]
-    body = _JSON.encode(documents)
-    return Answer(200, body.encode() + b"\n", JSON_TYPE, headers)
+    written = _JSON.encode(documents)
+    return Answer(200, written.encode() + b"\n", JSON_TYPE, headers)
 
 
 def _headers(how: How, done: Done) -> Headers:
@@ -199,6 +210,8 @@ def _is_base64(request: Request) -> bool:
 
 
 def _as_json(value: Any, _arguments: Arguments) -> bytes:
+    if type(value) is list and set(map(type, value)) == {bytes} and are_plain(value):
+        return b'{"result":["%b"]}' % b'","'.join(value)
     return _JSON.encode(_document(value, _text)).encode()
 
 

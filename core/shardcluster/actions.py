@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from shardcluster.slots import SlotSet
 
 __all__ = [
-    "Action", "AddSlots", "Configure", "Decision", "Failover", "FailoverMode", "Fence", "Forget",
-    "Introduce", "MarkFormed", "MarkRebalanced", "Move", "MoveSlots", "Reason", "Release",
-    "ReplaceNode", "Replicate", "ResetNode", "RestartNode", "ScaleShard", "StabilizeSlot", "Wait",
+    "Action", "AddSlots", "Configure", "Decision", "DropLeftovers", "Failover", "FailoverMode",
+    "Fence", "Forget", "Introduce", "MarkFormed", "MarkRebalanced", "Move", "MoveSlots", "Reason",
+    "Release", "ReplaceNode", "Replicate", "ResetNode", "RestartNode", "ScaleShard",
+    "StabilizeSlot", "Wait",
 ]  # fmt: skip
 
 
@@ -39,6 +40,7 @@ class Reason(enum.Enum):
     MEETING = "Meeting"
     FORGETTING = "Forgetting"
     SLOT_OPEN = "SlotOpen"
+    LEFTOVERS = "Leftovers"  # keys that belong to others are erased where nobody reaches them
     SLOT_CONFLICT = "SlotConflict"
     FORMING = "Forming"
     NODES_STARTING = "NodesStarting"
@@ -174,6 +176,13 @@ class StabilizeSlot:
 
 
 @dataclass(frozen=True, slots=True)
+class DropLeftovers:
+    """FLUSHALL at the master `node`, which owns and imports no slot: others own all its keys."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """Take slotless nodes out of `shard`: check, reset, forget, scale the shard to `keep`."""
 
@@ -203,8 +212,8 @@ class MarkRebalanced:
 
 Action = (
     Wait | ScaleShard | RestartNode | ReplaceNode | Fence | Introduce | Forget | ResetNode
-    | AddSlots | Replicate | Failover | MoveSlots | StabilizeSlot | Release | Configure
-    | MarkFormed | MarkRebalanced
+    | AddSlots | Replicate | Failover | MoveSlots | StabilizeSlot | DropLeftovers | Release
+    | Configure | MarkFormed | MarkRebalanced
 )  # fmt: skip
 
 

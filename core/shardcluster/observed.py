@@ -44,7 +44,7 @@ class PeerView:
     address: Address
     flags: frozenset[str]  # "myself master slave fail? fail handshake noaddr nofailover noflags"
     master_id: str | None  # set on replicas
-    pong_ms: int  # Unix time of the last pong heard from it, ms; 0 for itself or never
+    pong_ms: int  # Unix time of its last pong, ms, by the observer's clock; 0: itself or never
     config_epoch: int
     link_up: bool  # the cluster bus link to it is connected
     slots: SlotSet
@@ -74,12 +74,15 @@ class NodeView:
     used_memory_bytes: int = 0
     max_memory_bytes: int = 0  # 0 = no limit
     offset: int = 0  # replication offset, bytes
+    history: str = ""  # the replication id: offsets of one history can be compared; "" is unknown
     link_up: bool = True  # of a replica: the replication link to its master
     link_down_ms: int = 0  # of a replica: how long the link has been down; -1 = never was up
     syncing: bool = False  # of a replica: a full copy is under way
-    replicas_online: int = 0  # of a master: replicas connected and in step
+    acked: tuple[int, ...] = ()  # of a master: the offset that each replica acknowledged last
+    half: bool = False  # of a master: its replication follows another; see decide.half_masters
     ops_per_second: int = 0
     version: str = ""
+    keeps_open_slots: bool = False  # its engine tells replicas of open slots: Valkey 8 and later
     config: tuple[tuple[str, str], ...] = ()  # the settings `decide` keeps true, as now in force
 
     @property
@@ -106,10 +109,12 @@ class ObservedNode:
     refused: bool = False  # a new connection was refused at once
     loading: bool = False  # it answers that it still reads its data from disk; `view` is None
     silent_ms: int = 0  # since its last answer; 0 when it answered in this pass
+    heard: bool = False  # by this controller, so that `silent_ms` counts from a sign of life
     known_id: str | None = None  # the id it last answered with, when it does not answer now
     pending: str = ""  # why the platform could not start it yet; a sentence
     ending: bool = False  # its end was asked for and it still runs
     outdated: bool = False  # it runs in another form (image, …) than the platform would start now
+    emptied: bool = False  # ended with storage that is gone: it would come back as another node
     machine: str | None = None  # where it runs, when the platform knows of machines
     trouble: str = ""  # what went wrong when it was asked, for people
 

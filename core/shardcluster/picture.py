@@ -1,8 +1,8 @@
 """One observation, put in order: which node is which id, who owns which slot, who leads a shard.
 
-Law: what a node says of *itself* counts; what others say of it counts only while it is silent.
-Two that both claim a slot are a conflict to wait out (the engine settles it by epoch), never a
-thing to guess about.
+Law: what a node says of *itself* counts; what others say of it counts only while it is silent,
+and of claims on one slot the one of the higher epoch.  Two that answer and both claim a slot are a
+conflict to wait out (the engine settles it by epoch), never a thing to guess about.
 """
 
 from __future__ import annotations
@@ -103,8 +103,25 @@ class Picture:
         them no vote.
         """
         assert shard.master is not None  # callers ask of shards that have one
+        if not self.fed(shard):
+            return ()
         master_id = _view(shard.master).node_id
         return tuple(node for node in shard.replicas if self._heard_of(_view(node), master_id))
+
+    def fed(self, shard: ShardPicture) -> bool:
+        """Whether the shard's answering master sends its stream to all replicas that are linked.
+
+        After a full copy it begins with the replica's first acknowledgement that it hears, up to a
+        second later, and a hand-over asked for before stops writes for so long.  One that came too
+        early is told of, but begins nothing: that replica has got no more than it acknowledged.
+        """
+        assert shard.master is not None  # callers ask of shards that have one
+        views = [_view(node) for node in shard.replicas]
+        linked = [view.offset for view in views if view.link_up and not view.syncing]
+        master = _view(shard.master)
+        return len(master.acked) >= len(linked) and all(
+            offset == master.offset or offset not in master.acked for offset in linked
+        )
 
     def _heard_of(self, heir: NodeView, master_id: str) -> bool:
         # One that is let go and owns nothing may be blank already; it has no vote either.
@@ -113,7 +130,9 @@ class Picture:
             for node in self.answering
             if _view(node).slots or not self.leaving(node)
         } - {heir.node_id}
-        reached = {peer.node_id for peer in heir.peers if peer.link_up}
+        # The engine refuses to ask a master that it holds for failed, and holds on to that for
+        # two node timeouts after the master is back.
+        reached = {p.node_id for p in heir.peers if p.link_up and "fail" not in p.flags}
         told = all(
             line.link_up and line.master_id == master_id for line in self.peer_lines(heir.node_id)
         )
@@ -177,15 +196,22 @@ def _ids(observed: Observed, answering: list[ObservedNode]) -> dict[str, str]:
 def _last_heard_at(
     addresses: set[Address | None], answering: list[ObservedNode]
 ) -> dict[Address | None, str]:
-    """Whom the nodes heard last at each address; an earlier node there may linger in a view."""
+    """Who owns slots at each address, or was heard there last: an earlier one may linger in views.
+
+    A node that hung reads late what an earlier one had sent, and takes it for news.
+    """
     found: dict[Address | None, PeerView] = {}
     for node in answering if addresses else ():
         for peer in _view(node).peers:
             if peer.address in addresses and "handshake" not in peer.flags:
                 other = found.setdefault(peer.address, peer)
-                if (peer.pong_ms, peer.node_id) > (other.pong_ms, other.node_id):
+                if _telling(peer) > _telling(other):
                     found[peer.address] = peer
     return {address: peer.node_id for address, peer in found.items()}
+
+
+def _telling(peer: PeerView) -> tuple[bool, int, str]:
+    return (bool(peer.slots), peer.pong_ms, peer.node_id)
 
 
 def _members(answering: list[ObservedNode]) -> list[ObservedNode]:
@@ -231,34 +257,38 @@ def _vanished_owners(
             shard=node.shard,
             ordinal=len(observed.nodes),
             address=address,
-            # A place runs one process: who answers there now has taken the place of the old one.
-            ended=any(
-                other.address == address and other.view is not None for other in observed.nodes
-            ),
+            ended=_was_replaced(observed, node.shard, address),
             silent_ms=observed.now_ms - max(line.pong_ms for line in lines),
             known_id=master_id,
         )
     return found
 
 
+def _was_replaced(observed: Observed, shard: str, address: Address) -> bool:
+    """Whether the process of a vanished node has surely ended: a place runs one at a time.
+
+    One answers at its address; or, where the platform can prove an end, all places of its shard
+    answer as others, for it would have started none before.  One that has ended may be itself.
+    """
+    if any(node.address == address and node.view is not None for node in observed.nodes):
+        return True
+    places = [node for node in observed.nodes if node.shard == shard]
+    return observed.can_fence and all(node.view is not None for node in places)
+
+
 def _ownership(answering: list[ObservedNode]) -> tuple[dict[str, SlotSet], SlotSet]:
     """Slots by owner id, and the slots that two answering nodes claim.
 
-    An answering node speaks for itself.  For a silent one the others are asked, and what an
-    answering node claims is taken off: a promoted replica's claim is newer than hearsay.
-    Among two answering claimants the higher config epoch will win in the engine.
+    An answering node speaks for itself; for a silent one the others are asked.  As in the engine
+    the higher config epoch wins: a promoted replica's claim is newer than what is told of its
+    silent master, and a deposed master that is back claims, for a moment, what a silent one has.
     """
-    owned: dict[str, SlotSet] = {}
+    claims: list[tuple[int, bool, str, SlotSet]] = []  # epoch, hearsay, node id, slots
     claimed = SlotSet()
     contested = SlotSet()
-    by_epoch = sorted(
-        (_view(node) for node in answering if _view(node).role is Role.MASTER),
-        key=lambda view: (-view.myself.config_epoch, view.node_id),
-    )
-    for view in by_epoch:
+    for view in (_view(node) for node in answering if _view(node).role is Role.MASTER):
+        claims.append((view.myself.config_epoch, False, view.node_id, view.slots))
         contested |= view.slots & claimed
-        if mine := view.slots - claimed:
-            owned[view.node_id] = mine
         claimed |= view.slots
     speaking = {_view(node).node_id for node in answering}
     hearsay: dict[str, tuple[int, SlotSet]] = {}
@@ -271,10 +301,13 @@ def _ownership(answering: list[ObservedNode]) -> tuple[dict[str, SlotSet], SlotS
                 hearsay[peer.node_id] = (peer.config_epoch, peer.slots)
             elif peer.config_epoch == epoch:
                 hearsay[peer.node_id] = (epoch, slots | peer.slots)
-    for node_id, (_, slots) in sorted(hearsay.items(), key=lambda item: (-item[1][0], item[0])):
-        if mine := slots - claimed:
+    claims += [(epoch, True, node_id, slots) for node_id, (epoch, slots) in hearsay.items()]
+    owned: dict[str, SlotSet] = {}
+    taken = SlotSet()
+    for _, _, node_id, slots in sorted(claims, key=lambda claim: (-claim[0], *claim[1:3])):
+        if mine := slots - taken:
             owned[node_id] = mine
-            claimed |= mine
+            taken |= mine
     return owned, contested
 
 
@@ -302,9 +335,17 @@ def _shard(
 
 
 def _leader(nodes: tuple[ObservedNode, ...], ids: dict[str, str]) -> ObservedNode | None:
-    """The master of a shard without slots: whom its nodes follow, else the lowest ordinal."""
+    """The master of a shard without slots: whom its nodes follow, else who has keys, or the first.
+
+    None while it doesn't answer and a replica has keys of it: they are of slots on their way here,
+    and following anybody else would erase them.
+    """
     masters = [node for node in nodes if node.view is not None and node.view.role is Role.MASTER]
-    followed = {node.view.master_id for node in nodes if node.view is not None}
-    return next(
-        (node for node in masters if ids[node.name] in followed), masters[0] if masters else None
-    )
+    replicas = [node.view for node in nodes if node.view is not None and node.view.master_id]
+    followed = {view.master_id for view in replicas}
+    if lead := next((node for node in masters if ids[node.name] in followed), None):
+        return lead
+    held = {view.master_id for view in replicas if view.keys}
+    if any(node.view is None and ids.get(node.name) in held for node in nodes):
+        return None
+    return max(masters, key=lambda node: bool(_view(node).keys), default=None)

@@ -24,6 +24,7 @@ Document = dict[str, Any]
 
 CLUSTER_LABEL = "shardcluster.io/cluster"
 _FIGURES = ("keys", "memoryBytes")
+_EVENT_FIELDS = ("at", "reason", "message", "count")  # that have one name in both
 _SERVING = frozenset({"Ready", "Draining"})
 
 
@@ -62,8 +63,15 @@ def status_of(
         "shards": shards,
         "nodes": [_node(node) for node in state["nodes"]],
         "notes": list(state["notes"]),
-        "events": state["events"][-10:],
+        "events": [_event(event) for event in state["events"][-10:]],
         **extra,
+    }
+
+
+def _event(event: Document) -> Document:
+    return {
+        "firstAt": event["first_at"],
+        **{name: event[name] for name in _EVENT_FIELDS},
     }
 
 
@@ -231,7 +239,12 @@ def state_of(resource: Document) -> Document:
         "progress": status.get("progress") or None,
         "spare_nodes": None,
         "notes": status["notes"],
-        "events": status["events"],
+        # What an operator before this one wrote has no first time.
+        "events": [
+            {"first_at": event.get("firstAt", event["at"])}
+            | {name: event[name] for name in _EVENT_FIELDS}
+            for event in status["events"]
+        ],
     }
 
 

@@ -31,6 +31,7 @@ __all__ = ["ShardShare", "explain", "fair_band", "plan_ownership", "ring_first"]
 POSITIONS = 1 << 64
 _KEY = b"shardcluster-ring"
 _NOBODY = -1
+_ONE = ord("1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,18 +212,24 @@ class _Plan:
         self.load = [0] * len(self.names)
         self.owner = [_NOBODY] * len(cost)
         for shard, name in enumerate(self.names):
-            for slot in owned.get(name, SlotSet()):
-                self._give(slot, shard)
+            for first, last in owned.get(name, SlotSet()).ranges():
+                self.owner[first : last + 1] = [shard] * (last + 1 - first)
+        if sum(cost) == len(cost) and max(cost) == 1:  # the usual case, counted fast
+            self.load = [self.owner.count(shard) for shard in range(len(self.names))]
+            return
+        for shard, slot_cost in zip(self.owner, cost, strict=True):
+            if shard != _NOBODY:
+                self.load[shard] += slot_cost
 
     def run(self) -> dict[str, SlotSet]:
         """The wanted ownership."""
         self._place_unowned()
         self._pull()
         self._push()
-        masks = [0] * len(self.names)
-        for slot, shard in enumerate(self.owner):
-            masks[shard] |= 1 << slot
-        return {name: SlotSet(mask) for name, mask in zip(self.names, masks, strict=True)}
+        bits = [bytearray(b"0") * len(self.owner) for _ in self.names]  # the highest slot first
+        for slot, shard in enumerate(reversed(self.owner)):
+            bits[shard][slot] = _ONE
+        return {name: SlotSet(int(flags, 2)) for name, flags in zip(self.names, bits, strict=True)}
 
     def _give(self, slot: int, shard: int) -> None:
         before = self.owner[slot]
@@ -239,6 +246,8 @@ class _Plan:
 
     def _place_unowned(self) -> None:
         """Unowned slots go to the first shard with room, keeping enough for those in need."""
+        if _NOBODY not in self.owner:
+            return
         pool = [slot for slot, shard in enumerate(self.owner) if shard == _NOBODY]
         free = sum(self.cost[slot] for slot in pool) - self._deficit()
         has_room = [load < most for load, most in zip(self.load, self.most, strict=True)]

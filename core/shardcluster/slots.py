@@ -94,6 +94,10 @@ class SlotSet:
         """How many slots are in the set."""
         return self.mask.bit_count()
 
+    def __bool__(self) -> bool:
+        """Whether there is any; asked very often, and counting takes long."""
+        return self.mask != 0
+
     def __iter__(self) -> Iterator[int]:
         """The slot numbers, ascending."""
         for first, last in self.ranges():

@@ -1,9 +1,9 @@
 """The desired spec on the controller's disk: what the store shall look like.
 
 Law, as `kubectl apply` has it: a file replaces the stored spec only when the file's content
-differs from the one applied last.  So a shard added through the API stays when the store is
-started again with the same file, and an edited file wins.  The comparison is on the document in
-the file, so a changed comment is not a change.
+differs from the one applied last.  So a shard added, or a whole spec put, through the API stays
+when the store is started again with the same file, and an edited file wins.  The comparison is on
+the document in the file, so a changed comment is not a change.
 
 A stored spec that cannot be read is an error with a sentence, never a reason to begin with the
 default: that would drop shards that somebody asked for.
@@ -42,9 +42,11 @@ class Desired:
     """What is stored."""
 
     document: Document  # valid: `shardcluster.spec.parse` accepts it
-    applied_file_sha256: str | None = None  # of the document applied last; None: only the default
+    applied_file_sha256: str | None = None  # of the file applied last; None: only the default
+    put_sha256: str | None = None  # of the document put since, which may be of the same file
     rebalance_requested: int = 0  # counts /rebalance calls
     rebalance_done: int = 0  # the request that was carried out last
+    generation: int = 0  # counts the changes of the document
 
 
 class DesiredStore:
@@ -71,7 +73,8 @@ class DesiredStore:
             return f"Using the spec stored in {self._path}."
         document = load_document(file)
         wanted = parse(document)
-        if stored is not None and stored.applied_file_sha256 == _sha256(document):
+        number = _sha256(document)
+        if stored is not None and number in {stored.applied_file_sha256, stored.put_sha256}:
             self._desired = stored
             if parse(stored.document) == wanted:
                 return f"{file} is applied already."
@@ -79,7 +82,7 @@ class DesiredStore:
                 f"{file} was applied already; the changes made since through the API stay "
                 "(edit the file to make it count again)."
             )
-        self.apply(document)
+        self._replace(document, applied=number, put=None)
         return f"Applied {file}." if stored is None else f"Applied {file}: it changed."
 
     @property
@@ -95,16 +98,34 @@ class DesiredStore:
         """The desired spec as a document."""
         return self.desired.document
 
+    @property
+    def generation(self) -> int:
+        """How often the document was changed."""
+        return self.desired.generation
+
     def apply(self, document: Document) -> None:
-        """A whole document from a user (a file, PUT /spec); raises SpecError if it is not valid."""
+        """A whole document from a user (PUT /spec); raises SpecError if it is not valid."""
+        applied = self._desired.applied_file_sha256 if self._desired else None
+        self._replace(document, applied=applied, put=_sha256(document))
+
+    def _replace(self, document: Document, *, applied: str | None, put: str | None) -> None:
         valid = parse(document).document()
         before = self._desired or Desired(valid)
-        self._write(replace(before, document=valid, applied_file_sha256=_sha256(document)))
+        self._write(
+            replace(
+                before,
+                document=valid,
+                applied_file_sha256=applied,
+                put_sha256=put,
+                generation=before.generation + 1,
+            )
+        )
 
     def edit(self, document: Document) -> None:
         """A change made through the API, kept until a file with other content is applied."""
         valid = parse(document).document()
-        self._write(replace(self.desired, document=valid))
+        number = self.desired.generation + 1
+        self._write(replace(self.desired, document=valid, generation=number))
 
     def request_rebalance(self) -> int:
         """Note that somebody asked for a rebalance; returns the number of the request."""
@@ -149,13 +170,14 @@ class DesiredStore:
 
 def _checked(fields: dict[str, Any]) -> Desired:
     """What was read, if every field is right; raises TypeError or SpecError."""
-    for name in ("rebalance_requested", "rebalance_done"):
+    for name in ("rebalance_requested", "rebalance_done", "generation"):
         if type(fields.get(name, 0)) is not int:
             message = f"{name} is no whole number"
             raise TypeError(message)
-    if not isinstance(fields.get("applied_file_sha256"), str | None):
-        message = "applied_file_sha256 is no text"
-        raise TypeError(message)
+    for name in ("applied_file_sha256", "put_sha256"):
+        if not isinstance(fields.get(name), str | None):
+            message = f"{name} is no text"
+            raise TypeError(message)
     desired = Desired(**fields)
     return replace(desired, document=parse(desired.document).document())
 

@@ -11,6 +11,7 @@ change, certificates.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["ApiError", "Kind", "Kube", "Manifest", "kind_of"]
 
 FIELD_MANAGER = "shardcluster"
+HANDSHAKES_END_S = 0.25  # aiohttp does not wait for them (its issue 1925)
 CALL_TIMEOUT_S = 10.0
 WATCH_S = 240  # how long the server holds a watch open
 WATCH_SILENT_S = 300.0  # a watch that said nothing for so long is dead
@@ -105,6 +107,8 @@ class Kube:
     async def close(self) -> None:
         """End all connections."""
         await self._api.close()  # type: ignore[no-untyped-call]
+        # Those whose handshake was cut short end by themselves, and need the event loop for that.
+        await asyncio.sleep(HANDSHAKES_END_S)
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Manifest | None:
         """One object, None when there is none of that name."""

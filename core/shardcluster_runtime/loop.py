@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import hiredis
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from shardcluster_runtime.migrate import SliceResult
     from shardcluster_runtime.platforms.protocol import Platform
 
-__all__ = ["STARTING", "Controller", "DesiredSpec"]
+__all__ = ["GLANCE_S", "STARTING", "Controller", "DesiredSpec", "Rhythm"]
 
 STARTING = "Starting"  # the reason of the state before the first look
 
@@ -59,6 +59,11 @@ class DesiredSpec(Protocol):
     @property
     def document(self) -> Document:
         """The desired spec, valid."""
+        ...
+
+    @property
+    def generation(self) -> int:
+        """Of the spec by which everything besides the nodes is made; it rises with each change."""
         ...
 
     @property
@@ -83,6 +88,13 @@ class DesiredSpec(Protocol):
         ...
 
 
+class Rhythm(NamedTuple):
+    """How often a store is looked at while nothing happens, s."""
+
+    look_around_s: float = IDLE_S  # at all of it
+    glance_s: float = GLANCE_S  # one node is asked in between whether it sees any change
+
+
 class Controller:
     """One store's loop, and the changes of its desired state that people ask for."""
 
@@ -93,18 +105,17 @@ class Controller:
         *,
         clock: Callable[[], float] = time.time,
         before_action: Callable[[Decision], None] = lambda _decision: None,
-        idle_s: float = IDLE_S,
+        rhythm: Callable[[], Rhythm] = Rhythm,
     ) -> None:
         """`clock` gives Unix time, s; `before_action` is told of each action about to be done.
 
-        `idle_s`: how often everything is looked at while nothing happens; in between one node is
-        asked every second whether it sees any change.
+        `rhythm` is asked how often to look while nothing happens.
         """
         self._platform = platform
         self._desired = desired
         self._clock = clock
         self._before_action = before_action
-        self._idle_s = idle_s
+        self._rhythm = rhythm
         self._waiting: tuple[str, float] = ("", 0.0)  # for what, since when (monotonic, s)
         self._wake = asyncio.Event()
         self._stop_moving = asyncio.Event()
@@ -122,9 +133,9 @@ class Controller:
         self._task: asyncio.Task[None] | None = None
         self.board = StateBoard({"cluster": self._spec().name, "phase": "Forming",
                                  "reason": STARTING, "message": "Starting.", "healthy": True,
-                                 "spec": desired.document, "shards": [], "nodes": [],
-                                 "progress": None, "spare_nodes": None, "notes": [],
-                                 "events": []})  # fmt: skip
+                                 "spec": desired.document, "generation": desired.generation,
+                                 "shards": [], "nodes": [], "progress": None,
+                                 "spare_nodes": None, "notes": [], "events": []})  # fmt: skip
 
     async def start(self) -> None:
         """Begin; raises PlatformUnable when the platform can't."""
@@ -171,19 +182,20 @@ class Controller:
 
     async def _rest(self, wait_s: float) -> None:
         """Until something happens, at most `wait_s`."""
+        glance_s = self._rhythm().glance_s
         until_s = time.monotonic() + wait_s
         while (left_s := until_s - time.monotonic()) > 0:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(left_s, GLANCE_S)):
+                async with asyncio.timeout(min(left_s, glance_s)):
                     await self._wake.wait()
                     return
-            if left_s > GLANCE_S and not await self._observer.glance():
+            if left_s > glance_s and not await self._observer.glance():
                 return
 
     async def _pass(self) -> float:
         """Observe, decide, act, report once; returns how long to wait before the next pass, s."""
         self._wake.clear()
-        spec = self._spec()
+        spec, generation = self._spec(), self._desired.generation
         self._observer.settings = tuple(wanted_settings(spec))
         observed = await self._observer.observe(rebalance_asked=self._desired.rebalance_wanted)
         self._stop_moving.clear()  # what ended until now is in there; what ends from now on stops
@@ -192,7 +204,7 @@ class Controller:
         self._picture = picture
         self._follow_progress(decision)
         self._tell_decision(decision)
-        await self._publish(picture, decision)
+        await self._publish(picture, decision, generation)
         if isinstance(decision.action, Wait):
             self._executor.rest()
             return self._patience_s(decision.action.seconds, decision)
@@ -216,7 +228,7 @@ class Controller:
         if self._waiting[0] != decision.sentence:
             self._waiting = (decision.sentence, now_s)
         if decision.reason in {Reason.IDLE, Reason.PAUSED}:
-            return self._idle_s
+            return self._rhythm().look_around_s
         return min(IDLE_S, max(seconds, (now_s - self._waiting[1]) * WAITED_SHARE))
 
     def _tell_decision(self, decision: Decision) -> None:
@@ -251,7 +263,7 @@ class Controller:
         for big in result.big_keys:
             self._tell("BigKey", f"Moved a big key alone: {big}.")
 
-    async def _publish(self, picture: Picture, decision: Decision) -> None:
+    async def _publish(self, picture: Picture, decision: Decision, generation: int) -> None:
         places = await self._platform.nodes()
         document = assemble(
             parts(
@@ -263,7 +275,7 @@ class Controller:
             )
         )
         self.counts.saw(document)
-        self.board.publish(document)
+        self.board.publish({**document, "generation": generation})
 
     # -- what people ask for (ControllerLike) -----------------------------------------------
 

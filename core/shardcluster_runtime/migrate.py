@@ -12,10 +12,15 @@ it heard of a deletion: the target's copy may then hold a write of the moment (a
 before the failover, the source's all writes since; clients are served the source's, so it wins.
 When the target owned the slot before this run, clients are served *there* and REPLACE is not used.
 
+Why no node gives and takes in the same slice, whatever is asked for: taking a slot raises a node's
+epoch.  A source whose epoch rises after a target took a slot from it, and before it has heard of
+that, claims the slot with the higher epoch; the target believes it and deletes the keys, which
+nobody else has.
+
 Speed: the slots of one (source, target) pair go through each step together, as one write and one
-round of answers, 128 at a time, two such groups overlapping; all pairs at once.  With a limit on
-keys/s what clients feel counts instead: one small MIGRATE at a time in each source's queue, because
-the engine runs a client's queued commands in one go and answers nobody meanwhile.
+round of answers, 128 at a time, two such groups overlapping; all those pairs at once.  With a limit
+on keys/s what clients feel counts instead: one small MIGRATE at a time in each source's queue,
+because the engine runs a client's queued commands in one go and answers nobody meanwhile.
 """
 
 from __future__ import annotations
@@ -25,6 +30,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from shardcluster.decide.moves import one_way
 from shardcluster_runtime.migrate_node import (
     LANES_OF_SOURCE,
     LANES_OF_TARGET,
@@ -140,8 +146,8 @@ async def _until_over(
 def _queues(
     moves: Sequence[Move], nodes: Mapping[str, MigrationNode], state: SliceState
 ) -> dict[tuple[str, str], deque[int]]:
-    """The slots of each pair, in the order of `moves`."""
-    queues: dict[tuple[str, str], deque[int]] = {}
+    """The slots of each pair, in the order of `moves`; those that make no sense fail."""
+    sound = []
     for move in moves:
         unknown = [name for name in (move.source, move.target) if name not in nodes]
         if unknown:
@@ -149,7 +155,10 @@ def _queues(
         elif move.source == move.target:
             state.failures[move.slot] = f"{move.source} is the source and the target."
         else:
-            queues.setdefault((move.source, move.target), deque()).append(move.slot)
+            sound.append(move)
+    queues: dict[tuple[str, str], deque[int]] = {}
+    for move in one_way(sound):
+        queues.setdefault((move.source, move.target), deque()).append(move.slot)
     return queues
 
 

@@ -1,14 +1,16 @@
 """Look at every node once: the I/O half of a pass.
 
 Law: one open connection a node, all nodes in parallel, each bounded.  A node that was silent in
-the last pass is not waited for in this one: its answer counts when it comes.  What is reported
-is what was heard now; of the past only `silent_ms` and the id it last answered with are kept.
+the last pass is not waited for in this one: when its answer comes, it is waited for in the next.
+What is reported is what was heard now; of the past only `silent_ms` and the id it last answered
+with are kept.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import re
 import time
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ from shardcluster_runtime.wire import ConnectionLost, NodeConnection, NodeReplyE
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from shardcluster.observed import Address
+    from shardcluster.observed import Address, PeerView
     from shardcluster_runtime.platforms.protocol import Platform, PlatformNode
 
 __all__ = ["Observer"]
@@ -33,10 +35,12 @@ CONNECT_TIMEOUT_S = 1.0
 PROBE_TIMEOUT_S = 5.0  # after this a probe is given up and the connection made anew
 PARALLEL_PROBES_MAX = 64
 GLANCE_TIMEOUT_S = 0.5
+FIRST_TO_KEEP = 8  # major version of the first Valkey whose replicas are told of open slots
 # Of CLUSTER INFO: what a death, a hang, a vote or a move of slots changes on every node.
 _TELLING = re.compile(
     rb"^cluster_(?:state|slots_\w+|known_nodes|size|current_epoch|my_epoch):.*$", re.MULTILINE
 )
+_ACKED = re.compile(r"^ip=.*,state=online,offset=([1-9]\d*)")  # of a replica, as its master tells
 
 
 @dataclass(slots=True)
@@ -48,6 +52,7 @@ class _Watch:
     connection: NodeConnection | None = None
     probe: asyncio.Task[NodeView | None] | None = None
     silent: bool = False
+    heard: bool = False
     refused: bool = False
     loading: bool = False
     trouble: str = ""
@@ -145,9 +150,10 @@ class Observer:
         ended = {place.name for place in places if place.ended}
         waited_for: list[asyncio.Task[NodeView | None]] = []
         for name, watch in self._watches.items():
+            back = watch.probe is not None and _answer(watch.probe) is not None
             if watch.probe is None or watch.probe.done():
                 watch.probe = asyncio.create_task(self._look(watch))
-            if not watch.silent or name in ended:
+            if back or not watch.silent or name in ended:
                 waited_for.append(watch.probe)
         if waited_for:
             await asyncio.wait(waited_for, timeout=PASS_WAIT_S)
@@ -170,12 +176,12 @@ class Observer:
                     watch.last_answer_s = self._clock()
                 return None
             except (OSError, TimeoutError, ConnectionLost, Overloaded, ValueError) as error:
-                watch.trouble = str(error)
+                watch.trouble = str(error) or "It did not answer in time."
                 if watch.connection is not None:
                     watch.connection.close()
                 return None
         watch.trouble = ""
-        watch.last_answer_s = self._clock()
+        watch.last_answer_s, watch.heard = self._clock(), True
         watch.known_id = view.node_id
         return view
 
@@ -188,9 +194,10 @@ class Observer:
                 on_closed=lambda _connection: self._wake(),
             )
             watch.connection.watch_closely()
+        asked_ms = self._clock() * 1000
         replies = await _read(watch.connection, self.settings)
         watch.digest = _digest(replies[1])
-        return _view(replies)
+        return _by_our_clock(replies, asked_ms, self._clock() * 1000)
 
     def _seen(self, place: PlatformNode) -> ObservedNode:
         watch = self._watches.get(place.name)
@@ -198,11 +205,10 @@ class Observer:
             return ObservedNode(
                 place.name, place.shard, place.ordinal, place.address,
                 ended=place.ended, pending=place.pending, outdated=place.outdated,
-                ending=place.ending, machine=place.machine, known_id=place.known_id,
+                emptied=place.emptied, ending=place.ending, machine=place.machine,
+                known_id=place.known_id,
             )  # fmt: skip
-        view = None
-        if watch.probe is not None and watch.probe.done() and not watch.probe.cancelled():
-            view = watch.probe.result()
+        view = _answer(watch.probe) if watch.probe is not None else None
         if view is not None and (watch.connection is None or watch.connection.closed):
             view = None  # it answered and ended before the pass was over
         watch.silent = view is None
@@ -217,13 +223,19 @@ class Observer:
             refused=watch.refused and view is None,
             loading=watch.loading and view is None,
             silent_ms=int(max(silent_s, 0.0) * 1000),
+            heard=watch.heard,
             known_id=watch.known_id or place.known_id,
             pending=place.pending,
             ending=place.ending,
             outdated=place.outdated,
+            emptied=place.emptied,
             machine=place.machine,
             trouble=watch.trouble if view is None else "",
         )
+
+
+def _answer(probe: asyncio.Task[NodeView | None]) -> NodeView | None:
+    return probe.result() if probe.done() and not probe.cancelled() else None
 
 
 async def _drop(watch: _Watch) -> None:
@@ -259,11 +271,28 @@ def _digest(cluster_info: bytes) -> tuple[bytes, ...]:
     return tuple(_TELLING.findall(cluster_info))
 
 
-def _view(replies: list[Any]) -> NodeView:
-    """The replies of `_read` in one; raises ValueError for one that can't be read."""
+def _set_back(peers: tuple[PeerView, ...], by_ms: int) -> tuple[PeerView, ...]:
+    return tuple(
+        dataclasses.replace(peer, pong_ms=peer.pong_ms - by_ms) if peer.pong_ms else peer
+        for peer in peers
+    )
+
+
+def _by_our_clock(replies: list[Any], asked_ms: float, answered_ms: float) -> NodeView:
+    """The replies of `_read` in one; raises ValueError for one that can't be read.
+
+    The times in it are by the clock of the node's machine.  It answered between two moments of
+    ours: as far as its clock is outside of them it is wrong, or ours is, and they are put right.
+    """
+    info = parse_info(replies[2].decode(errors="replace"))
+    theirs_ms = int(info.get("server_time_usec", "0")) / 1000
+    wrong_ms = round(theirs_ms - min(max(theirs_ms, asked_ms), answered_ms)) if theirs_ms else 0
+    return _view(replies, info, wrong_ms)
+
+
+def _view(replies: list[Any], info: dict[str, str], wrong_ms: int) -> NodeView:
     nodes = parse_cluster_nodes(replies[0].decode())
     cluster = parse_info(replies[1].decode())
-    info = parse_info(replies[2].decode(errors="replace"))
     config = [value.decode(errors="replace") for value in replies[4]] if len(replies) > 4 else []
     myself = next((peer for peer in nodes.peers if "myself" in peer.flags), None)
     if myself is None:
@@ -275,7 +304,7 @@ def _view(replies: list[Any]) -> NodeView:
         node_id=myself.node_id,
         role=Role.REPLICA if "slave" in myself.flags else Role.MASTER,
         master_id=myself.master_id,
-        peers=nodes.peers,
+        peers=_set_back(nodes.peers, wrong_ms) if wrong_ms else nodes.peers,
         migrating=nodes.migrating,
         importing=nodes.importing,
         current_epoch=int(cluster.get("cluster_current_epoch", "0")),
@@ -283,14 +312,15 @@ def _view(replies: list[Any]) -> NodeView:
         keys=int(replies[3]),
         used_memory_bytes=int(info.get("used_memory", "0")),
         max_memory_bytes=int(info.get("maxmemory", "0")),
+        history=info.get("master_replid", ""),
         offset=int(info.get("slave_repl_offset" if replica else "master_repl_offset", "0")),
         link_up=not replica or info.get("master_link_status") == "up",
         link_down_ms=-1 if down_s < 0 else down_s * 1000,
         syncing=info.get("master_sync_in_progress", "0") == "1",
-        replicas_online=sum(
-            name.startswith("slave") and "state=online" in value for name, value in info.items()
-        ),
+        acked=tuple(int(found[1]) for value in info.values() if (found := _ACKED.search(value))),
+        half=replica and "master" in myself.flags,
         ops_per_second=int(info.get("instantaneous_ops_per_sec", "0")),
         version=info.get("valkey_version") or info.get("redis_version", ""),
+        keeps_open_slots=int(info.get("valkey_version", "0").partition(".")[0]) >= FIRST_TO_KEEP,
         config=tuple(zip(config[::2], config[1::2], strict=True)),
     )

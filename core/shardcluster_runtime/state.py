@@ -71,8 +71,9 @@ class NodeHealth(enum.Enum):
 
 @dataclass(slots=True)
 class Event:
-    """Something that happened, `count` times, last at `at_s` (Unix time)."""
+    """Something that happened, `count` times, first and last at these (Unix time)."""
 
+    first_at_s: float
     at_s: float
     reason: str
     message: str
@@ -81,6 +82,7 @@ class Event:
     def document(self) -> Document:
         """As the state document shows it."""
         return {
+            "first_at": timestamp(self.first_at_s),
             "at": timestamp(self.at_s),
             "reason": self.reason,
             "message": self.message,
@@ -106,7 +108,7 @@ class EventLog:
                 self._events.remove(event)
                 self._events.append(event)  # the log stays in order of time
                 return event
-        event = Event(now_s, reason, message)
+        event = Event(now_s, now_s, reason, message)
         self._events.append(event)
         return event
 

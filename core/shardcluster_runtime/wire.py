@@ -29,6 +29,8 @@ __all__ = [
     "Overloaded",
     "Receiver",
     "Volley",
+    "ask_once",
+    "packed",
 ]
 
 TIMED_EVERY = 4  # writes; each timing costs two looks at the clock
@@ -114,11 +116,11 @@ class Receiver(Protocol):
     """What a reply is given to: a future, or what looks like one.  Its methods don't raise."""
 
     def done(self) -> bool:
-        """Whether the reply is of no use any more."""
+        """Whether `set_exception` is of no use any more."""
         ...
 
     def set_result(self, result: Any, /) -> None:
-        """The reply, an error as a `hiredis.ReplyError`."""
+        """The reply, an error as a `hiredis.ReplyError`; who wants it no more lets it go."""
         ...
 
     def set_exception(self, exception: BaseException, /) -> None:
@@ -185,7 +187,7 @@ class NodeConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._outgoing: list[bytes] = []
         self._waiting: deque[Receiver] = deque()
-        self._unsent = 0  # how many at the right end of _waiting are still in _outgoing
+        self._sent = 0  # how many at the left end of _waiting are not in _outgoing any more
         # Told how long a command took, s: the first one of every few writes, and never two at once,
         # so that it costs the others next to nothing.  None: nothing is measured.
         self.on_round_trip: Callable[[float], None] | None = None
@@ -246,8 +248,7 @@ class NodeConnection(asyncio.Protocol):
 
         Raises ConnectionLost(sent=False) on a closed connection and Overloaded over the limit.
         """
-        packed: bytes = hiredis.pack_command(cast("Any", command))  # its stub knows one-tuples only
-        return self.send_packed(packed)
+        return self.send_packed(packed(command))
 
     def send_packed(self, packed: bytes) -> asyncio.Future[Any]:
         """`send` for one command already in RESP form."""
@@ -266,7 +267,11 @@ class NodeConnection(asyncio.Protocol):
         if len(self._waiting) >= self.pending_max:
             message = f"{self.pending_max} commands already wait for {self.address}"
             raise Overloaded(message)
-        self._queue(packed, receiver)
+        # As in `_queue`, without the call.
+        if not self._outgoing:
+            self._loop.call_soon(self._flush)
+        self._outgoing.append(packed)
+        self._waiting.append(receiver)
 
     def send_many(self, packed: bytes, count: int) -> Volley:
         """Queue `count` commands in RESP form, at least one.
@@ -285,7 +290,6 @@ class NodeConnection(asyncio.Protocol):
             last = self._waiting.pop()
             self._waiting.extend([volley] * (count - 1))
             self._waiting.append(last)
-            self._unsent += count - 1
         return volley
 
     def ping(self, word: bytes) -> asyncio.Future[Any]:
@@ -304,7 +308,6 @@ class NodeConnection(asyncio.Protocol):
         if not self._outgoing:
             self._loop.call_soon(self._flush)
         self._outgoing.append(packed)
-        self._unsent += 1
         self._waiting.append(receiver)
 
     async def call(self, *command: Argument, timeout_s: float | None = None) -> Any:
@@ -338,11 +341,11 @@ class NodeConnection(asyncio.Protocol):
         if self._outgoing and self._transport is not None:
             self._writes += 1
             if not (self._writes % TIMED_EVERY or self._timed_after or self.on_round_trip is None):
-                self._timed_after = len(self._waiting) - self._unsent + 1
+                self._timed_after = self._sent + 1
                 self._timed_since_s = time.perf_counter()
             self._transport.write(b"".join(self._outgoing))
             self._outgoing.clear()
-            self._unsent = 0
+            self._sent = len(self._waiting)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Asyncio's callback."""
@@ -358,11 +361,13 @@ class NodeConnection(asyncio.Protocol):
             while (reply := gets()) is not _MORE:
                 replies += 1  # what is waited for can grow meanwhile: a receiver may send
                 receiver = next_receiver()
-                if type(receiver) is Volley:  # without the calls: there may be thousands
+                if type(receiver) is Volley:  # without the call: there may be thousands
                     receiver.values.append(reply)
-                elif not receiver.done():
+                elif type(receiver) is not asyncio.Future or not receiver.done():
                     receiver.set_result(reply)
+            self._sent -= replies
         except _NOT_RESP as error:
+            self._sent -= replies
             if self._transport is not None:
                 self._transport.abort()
             self._ended(f"not RESP: {error}")
@@ -382,11 +387,10 @@ class NodeConnection(asyncio.Protocol):
         if self.closed:
             return
         self.closed = True
-        first_unsent = len(self._waiting) - self._unsent
         for index, future in enumerate(self._waiting):
             if not future.done():
                 future.set_exception(
-                    ConnectionLost(f"{self.address}: {why}", sent=index < first_unsent)
+                    ConnectionLost(f"{self.address}: {why}", sent=index < self._sent)
                 )
                 future.exception()  # a caller that has gone away must not cause a warning
         self._waiting.clear()
@@ -395,7 +399,28 @@ class NodeConnection(asyncio.Protocol):
             self._on_closed(self)
 
 
+def packed(command: Iterable[Argument]) -> bytes:
+    """The command in RESP form."""
+    # Its type hints know tuples of one item only.
+    found: bytes = hiredis.pack_command(cast("Any", tuple(command)))
+    return found
+
+
 def _raised(reply: Any) -> Any:
     if isinstance(reply, hiredis.ReplyError):
         raise NodeReplyError(str(reply))
     return reply
+
+
+async def ask_once(
+    address: Address, *command: Argument, timeout_s: float, credentials: Credentials | None = None
+) -> Any:
+    """One command on a connection of its own, which takes at most twice `timeout_s`.
+
+    Raises what `NodeConnection.open` and `NodeConnection.call` raise.
+    """
+    connection = await NodeConnection.open(address, timeout_s=timeout_s, credentials=credentials)
+    try:
+        return await connection.call(*command, timeout_s=timeout_s)
+    finally:
+        connection.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import signal
 import socket
@@ -122,9 +121,8 @@ async def _until_leader(elector: Elector) -> bool:
     finally:
         for task in (acquiring, waiting):
             task.cancel()
-        with contextlib.suppress(NotImplementedError):
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)  # kopf has its own
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)  # kopf has its own
 
 
 async def _health(port: int) -> web.AppRunner:

@@ -88,6 +88,7 @@ class Operator:
             children=children,
             gateway_image=self.settings.gateway_image,
             operator_namespace=self.settings.operator_namespace,
+            stores=lambda: len(self.sessions),
         )
         self._sweeper = asyncio.create_task(self._sweep())
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from shardcluster.edits import EditError
 from shardcluster.spec import SpecError, parse
 from shardcluster_operator.children import Children
 from shardcluster_operator.manifests import Place
@@ -20,11 +21,11 @@ from shardcluster_operator.password import change_password, read_password
 from shardcluster_operator.platform import KubernetesPlatform
 from shardcluster_operator.voice import Voice
 from shardcluster_runtime.kube import ApiError
-from shardcluster_runtime.loop import STARTING, Controller
+from shardcluster_runtime.loop import GLANCE_S, STARTING, Controller, Rhythm
 from shardcluster_runtime.metrics import StoreView
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from shardcluster.spec import Spec
     from shardcluster_operator.informer import Informer
@@ -35,9 +36,14 @@ __all__ = ["Session", "World"]
 REBALANCE_ANNOTATION = "shardcluster.io/rebalance-requested"
 STATUS_EVERY_S = 0.3  # at most
 STATE_WAIT_S = 30.0
+FIGURES_EVERY_S = 30.0  # keys and memory alone, where nothing else is new
+FIGURES_PER_S = 1.0  # of all stores together
 OBJECTS_EVERY_S = 300.0  # applied again, whatever was heard
 PASSWORD_EVERY_S = 30.0  # Secrets are read by name alone, so nothing tells when one changes
-LOOK_AROUND_S = 10.0  # at all nodes of a store where nothing happens
+APPLYING_AT_ONCE = 8  # stores whose objects are brought into their form
+LOOK_AROUND_S = 10.0  # at all nodes of a store where nothing happens, at the most often
+LOOKS_PER_S = 2.0  # of that kind, at all stores together; as many Secrets are read
+GLANCES_PER_S = 40.0  # likewise of the loop's short question to one node
 RETRY_S = 1.0
 REFUSED_RETRY_S = 5.0  # a resource that nothing can run for; a change of it is looked at at once
 
@@ -54,6 +60,10 @@ class World:
     children: Mapping[Kind, Informer]
     gateway_image: str
     operator_namespace: str
+    stores: Callable[[], int]  # how many ShardClusters there are
+    # An operator that begins with hundreds of stores would else ask for everything at once, and
+    # its own lease would wait behind that until it is lost.
+    applying: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(APPLYING_AT_ONCE))
 
 
 class ResourceSpec:
@@ -63,10 +73,14 @@ class ResourceSpec:
         """Raises SpecError for a resource that is no valid ShardCluster."""
         self.spec: Spec = parse(_plain(resource))
         self._requested = _requested(resource)
+        self.generation: int = resource["metadata"]["generation"]
         self.done: str = resource.get("status", {}).get("rebalanceDone", "")
 
     def take(self, resource: Manifest) -> None:
-        """The resource changed; raises SpecError and keeps the old when it is not valid."""
+        """The resource changed; raises SpecError and keeps the old when it is not valid.
+
+        `generation` is for the caller to raise, once the objects are as this spec wants them.
+        """
         self.spec = parse(_plain(resource))
         self._requested = _requested(resource)
 
@@ -84,15 +98,17 @@ class ResourceSpec:
         """Every rebalance asked for so far is done; the next status says so."""
         self.done = self._requested
 
-    def edit(self, document: Manifest) -> None:
-        """Not here: gateways and people change the resource itself."""
-        raise NotImplementedError
+    def edit(self, document: Manifest) -> NoReturn:
+        """Raises EditError: gateways and people change the resource itself."""
+        del document
+        self.request_rebalance()
 
     apply = edit
 
-    def request_rebalance(self) -> int:
-        """Not here either."""
-        raise NotImplementedError
+    def request_rebalance(self) -> NoReturn:
+        """Raises EditError, too."""
+        code = "NotHere"
+        raise EditError(code, "A ShardCluster is changed as a resource of Kubernetes, not here.")
 
 
 def _plain(resource: Manifest) -> Manifest:
@@ -218,8 +234,22 @@ class Session:
         self._platform = platform
         await self._apply()
         self._refusal = ""
-        self._controller = Controller(platform, self._desired, idle_s=LOOK_AROUND_S)
+        self._controller = Controller(platform, self._desired, rhythm=self._rhythm)
         await self._controller.start()
+
+    def _rhythm(self) -> Rhythm:
+        """Hundreds of stores are looked at less often each: what can't wait wakes the loop.
+
+        Connections that end and news of pods do; a machine without power or a process that hangs is
+        found by a glance, and the engine's own vote doesn't wait for it.
+        """
+        return Rhythm(
+            self._shared(LOOK_AROUND_S, LOOKS_PER_S), self._shared(GLANCE_S, GLANCES_PER_S)
+        )
+
+    def _shared(self, every_s: float, per_s: float) -> float:
+        """How often one store has its turn, s, with at most `per_s` turns of all of them."""
+        return max(every_s, self._world.stores() / per_s)
 
     def _spec(self) -> Spec:
         assert self._desired is not None
@@ -227,6 +257,10 @@ class Session:
 
     async def _apply(self) -> None:
         """Bring everything but the nodes into its form; raises ApiError."""
+        async with self._world.applying:
+            await self._apply_now()
+
+    async def _apply_now(self) -> None:
         assert self._platform is not None
         password = await read_password(self._world.kube, self._spec(), self._place, self._password)
         if self._password not in {None, password}:
@@ -267,10 +301,12 @@ class Session:
                 async with asyncio.timeout(OBJECTS_EVERY_S):
                     await self._dirty.wait()
             self._dirty.clear()
+            resource = self._resource
             try:
-                self._desired.take(self._resource)
+                self._desired.take(resource)
                 self._refusal = ""
                 await self._apply()
+                self._desired.generation = resource["metadata"]["generation"]
             except SpecError as error:
                 self._refusal = str(error)
             except ApiError as error:
@@ -284,7 +320,7 @@ class Session:
 
     async def _keep_password(self) -> None:
         while True:
-            await asyncio.sleep(PASSWORD_EVERY_S)
+            await asyncio.sleep(self._shared(PASSWORD_EVERY_S, LOOKS_PER_S))
             try:
                 found = await read_password(
                     self._world.kube, self._spec(), self._place, self._password
@@ -327,10 +363,14 @@ class Session:
         assert self._platform is not None
         if state["reason"] == STARTING and self._resource.get("status"):
             return  # what the operator before has seen is truer than that nothing is seen yet
+        # Not the newest one before a pass of the loop has seen it: who waits for rest would be told
+        # of the rest before.
+        seen = self._resource["metadata"]["generation"] if self._refusal else state["generation"]
         await self._voice.say(
             state,
-            generation=self._resource["metadata"]["generation"],
+            generation=seen,
             refusal=self._refusal,
+            figures_every_s=self._shared(FIGURES_EVERY_S, FIGURES_PER_S),
             extra={"formed": self._platform.formed_before, "rebalanceDone": self._desired.done},
         )
 

@@ -1,13 +1,14 @@
 """What people see of one ShardCluster: its status, its Events, the roles on its pods.
 
 Law: said once.  A status is written when something in it is news, figures alone now and then; an
-entry of the loop's log becomes one Event.
+entry of the loop's log becomes one Event, and another one when it happened twice as often since or
+again after a while.
 """
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from shardcluster.actions import Reason
 from shardcluster.resource_status import is_news, refused_status, status_of
@@ -16,6 +17,8 @@ from shardcluster_runtime.kube import Kind
 from shardcluster_runtime.state import timestamp
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from shardcluster.resource_status import Document
     from shardcluster_operator.informer import Informer
     from shardcluster_runtime.kube import Kube, Manifest
@@ -25,7 +28,7 @@ __all__ = ["SHARD_CLUSTERS", "Voice"]
 SHARD_CLUSTERS = Kind("shardcluster.io/v1alpha1", "shardclusters")
 EVENTS = Kind("v1", "events")
 ROLE_LABEL = "shardcluster.io/role"
-FIGURES_EVERY_S = 30.0  # keys and memory alone
+AGAIN_AFTER_S = 60.0  # what goes on is told again this often at most, or once its count doubled
 MESSAGE_CHARS_MAX = 1024  # of an Event
 # What somebody may have to look at; all else is the store's ordinary life.
 WARNINGS = frozenset(
@@ -38,23 +41,47 @@ WARNINGS = frozenset(
 )  # fmt: skip
 
 
+class _Told(NamedTuple):
+    """How often something had happened when it was last told, and when that was (steady, s)."""
+
+    times: int
+    at_s: float
+
+    def is_old(self, times: int, now_s: float) -> bool:
+        """It happened twice as often since, or again after a while."""
+        again = times > self.times and now_s - self.at_s >= AGAIN_AFTER_S
+        return again or times >= 2 * self.times
+
+
 class Voice:
     """Of one ShardCluster; its methods raise ApiError."""
 
-    def __init__(self, kube: Kube, pods: Informer, resource: Manifest) -> None:
+    def __init__(
+        self, kube: Kube, pods: Informer, resource: Manifest,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
         """`resource` as it was found: its status may be our own of an earlier life."""
         meta = resource["metadata"]
         self._kube = kube
+        self._clock = clock
         self._pods = pods
         self._namespace: str = meta["namespace"]
         self._name: str = meta["name"]
         self._uid: str = meta["uid"]
         self._status: Manifest = dict(resource.get("status") or {})
         self._status_at_s = 0.0
-        self._told: set[tuple[str, str, str, int]] = set()
+        self._told: dict[tuple[str, str, str], _Told] = {}  # first time, reason and message
 
-    async def say(self, state: Document, *, generation: int, refusal: str, extra: Document) -> None:
-        """Write what is new.
+    async def say(
+        self,
+        state: Document,
+        *,
+        generation: int,
+        refusal: str,
+        figures_every_s: float,
+        extra: Document,
+    ) -> None:
+        """Write what is new; what is new in figures alone, every so often.
 
         `generation` is the one last looked at; `refusal` says why its spec was not taken, if so.
         """
@@ -63,7 +90,7 @@ class Voice:
             state, generation=generation, previous=self._status, now=timestamp(now_s),
             refusal=refusal, extra=extra,
         )  # fmt: skip
-        stale = now_s - self._status_at_s > FIGURES_EVERY_S and status != self._status
+        stale = now_s - self._status_at_s > figures_every_s and status != self._status
         if is_news(status, self._status) or stale:
             await self._write(status)
             self._status_at_s = now_s
@@ -89,17 +116,18 @@ class Voice:
 
     async def _tell_events(self, state: Document) -> None:
         for event in state["events"]:
-            key = (event["at"], event["reason"], event["message"], event["count"])
-            if key in self._told:
+            identity, now_s = _identity(event), self._clock()
+            said = self._told.get(identity)
+            if said is not None and not said.is_old(event["count"], now_s):
                 continue
+            # An operator that begins and finds all well has nothing to tell.
             if event["reason"] != "Idle" or self._told:
                 await self._kube.create(EVENTS, self._event(event))
-            self._told.add(key)
-        shown = {(e["at"], e["reason"], e["message"], e["count"]) for e in state["events"]}
-        self._told &= shown
+            self._told[identity] = _Told(event["count"], now_s)
+        shown = {_identity(event) for event in state["events"]}
+        self._told = {identity: said for identity, said in self._told.items() if identity in shown}
 
     def _event(self, event: Manifest) -> Manifest:
-        whole_seconds = event["at"].partition(".")[0] + "Z"
         return {
             "apiVersion": "v1",
             "kind": "Event",
@@ -111,9 +139,9 @@ class Voice:
             "reason": event["reason"],
             "message": event["message"][:MESSAGE_CHARS_MAX],
             "type": "Warning" if event["reason"] in WARNINGS else "Normal",
-            "firstTimestamp": whole_seconds,
-            "lastTimestamp": whole_seconds,
-            "count": 1,
+            "firstTimestamp": _whole_seconds(event["first_at"]),
+            "lastTimestamp": _whole_seconds(event["at"]),
+            "count": event["count"],
             "source": {"component": "shardcluster-operator"},
         }  # fmt: skip
 
@@ -129,3 +157,11 @@ class Voice:
             if role is not None and meta["labels"].get(ROLE_LABEL) != role:
                 patch = {"metadata": {"uid": meta["uid"], "labels": {ROLE_LABEL: role}}}
                 await self._kube.merge(PODS, self._namespace, meta["name"], patch)
+
+
+def _identity(event: Manifest) -> tuple[str, str, str]:
+    return event["first_at"], event["reason"], event["message"]
+
+
+def _whole_seconds(at: str) -> str:
+    return at.partition(".")[0] + "Z"

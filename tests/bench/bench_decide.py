@@ -69,6 +69,7 @@ def _observed() -> Observed:
             master_id=peer.master_id,
             peers=(*peers[:index], _myself(peer), *peers[index + 1 :]),
             offset=1,
+            acked=() if ordinal else (1,) * (NODES_PER_SHARD - 1),
             config=(("cluster-node-timeout", "2000"),),
         )
         nodes.append(

@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["run"]
+__all__ = ["run", "show"]
 
 
 def run(modules: Mapping[str, str], wanted: list[str], result: Path) -> int:
@@ -32,20 +32,31 @@ def run(modules: Mapping[str, str], wanted: list[str], result: Path) -> int:
     for name in wanted or modules:
         began_s = time.monotonic()
         console.print(f"{name} …", end=" ", style="dim")
-        rows += importlib.import_module(modules[name]).run()
+        try:
+            rows += importlib.import_module(modules[name]).run()
+        except Exception as error:  # noqa: BLE001 - what the others found is told all the same
+            rows.append(_broken(name, error))
         console.print(f"{time.monotonic() - began_s:.0f} s", style="dim")
-    _print(console, rows)
+    show(rows, console)
     result.parent.mkdir(exist_ok=True)
     machine = {"python": platform.python_version(), "machine": platform.machine()}
     result.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
     return 0 if all(row["ok"] for row in rows) else 1
 
 
-def _print(console: Console, rows: list[dict[str, Any]]) -> None:
+def _broken(name: str, error: Exception) -> dict[str, Any]:
+    return {
+        "measure": name, "value": "-", "limit": "-", "ok": False,
+        "detail": f"ended by {type(error).__name__}: {error}",
+    }  # fmt: skip
+
+
+def show(rows: Sequence[dict[str, Any]], console: Console | None = None) -> None:
+    """Print them."""
     table = Table()
     for title in ("measure", "value", "limit", "", "detail"):
         table.add_column(title)
     for row in rows:
         mark = "ok" if row["ok"] else "MISSED"
         table.add_row(row["measure"], row["value"], row["limit"], mark, row["detail"])
-    console.print(table)
+    (console or Console()).print(table)

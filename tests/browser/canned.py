@@ -20,6 +20,7 @@ from shardcluster.spec import parse
 from shardcluster_runtime.control import Accepted, control_app
 from shardcluster_runtime.platforms.protocol import PlatformUnable
 from shardcluster_runtime.state import (
+    Event,
     NodeHealth,
     NodePart,
     Phase,
@@ -82,7 +83,7 @@ def canned_state(
             message=f"Each of {shards} shards serves its slots with 1 replica.",
             healthy=True, spec=parse(spec).document(), shards=parts, nodes=nodes,
             progress=progress if moving else None,
-            events=[{"at": NOW, "reason": "Idle", "message": "All is well.", "count": 1}],
+            events=[Event(0.0, 0.0, "Idle", "All is well.").document()],
         )
     ) | {"version": 1}  # fmt: skip
 

@@ -74,6 +74,12 @@ class Watched:
         """Wait until an element that fits says it."""
         await self.page.locator(selector).filter(has_text=words).first.wait_for()
 
+    async def until(self, expression: str) -> None:
+        """Wait until it is true in the page, whose own policy forbids Playwright's way to wait."""
+        async with asyncio.timeout(DEADLINE_S):
+            while not await self.page.evaluate(expression):
+                await asyncio.sleep(POLL_S)
+
 
 @asynccontextmanager
 async def looking_at(browser: Browser, url: str, **context: Any) -> AsyncIterator[Watched]:

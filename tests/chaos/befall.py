@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from tests.chaos.losses import in_step, numbers_of
 from tests.scenarios.drive import spec_of
-from tests.scenarios.paper import Process
+from tests.scenarios.paper_node import Process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -232,7 +232,7 @@ class Befalls:
         if node is None:
             return False
         node.island = 1 + node.ordinal
-        node.silent_since_ms = self.cluster.now_ms
+        node.silent_since_ms = node.cut_since_ms = self.cluster.now_ms
         self.woken = True
 
         def undo() -> None:
@@ -253,7 +253,8 @@ class Befalls:
             away = [node.name for node in nodes if node.name not in away]
         for node in nodes:
             if node.name in away:
-                node.island, node.silent_since_ms = 9, self.cluster.now_ms
+                node.island = 9
+                node.silent_since_ms = node.cut_since_ms = self.cluster.now_ms
         self.woken = True
 
         def undo() -> None:

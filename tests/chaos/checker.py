@@ -8,7 +8,8 @@ What is promised, with `durability=async`:
   reign, and only if the write had not reached the replica that took over (`Cause.FORCED`); or
   because every copy ended with its process or disk (`Cause.LAST_COPY`: reported, no violation). A
   master that is cut off goes on acknowledging until it notices; those writes are of the first
-  kind.
+  kind. Engines that tell replicas nothing of open slots (before Valkey 8) may also lose keys that
+  had left the master in an open slot.
 * No such excuse exists for what our controller does by itself: moving slots, switching masters
   over, taking nodes in or out, promoting a staler replica while a fresher one can be had, a
   TAKEOVER while the old master's process is not proven gone, wiping or forming over data.

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from shardcluster.observed import Role
 from shardcluster.slots import SLOT_COUNT
-from tests.chaos.history import History, Kind, Operation, Outcome, Value
-from tests.scenarios.paper import KEYS_PER_SLOT, Process, slot_of_key
+from tests.chaos.history import History, Kind, Operation, Outcome, Value, kind_of
+from tests.scenarios.paper_node import KEYS_PER_SLOT, Process, slot_of_key
 
 if TYPE_CHECKING:
     import random
@@ -61,7 +61,7 @@ class Clients:
     def one(self) -> None:
         """Some client asks for something."""
         name = NAMES[int(self.chance.random() * len(NAMES))]
-        kind = self._kind(name)
+        kind = kind_of(name, self.chance.random(), reads=READ_PART, deletions=DELETE_PART)
         self.number += 1
         number, began_ms, seen = self.number, self.cluster.now_ms, None
         if kind is Kind.DELETE:
@@ -74,16 +74,6 @@ class Clients:
         self.history.operations.append(
             Operation(number, name, kind, outcome, began_ms, self.cluster.now_ms, seen)
         )
-
-    def _kind(self, name: str) -> Kind:
-        part = self.chance.random()
-        if part < READ_PART:
-            return Kind.READ
-        if name.startswith("counter"):
-            return Kind.INCREMENT
-        if name.startswith("list"):
-            return Kind.APPEND
-        return Kind.DELETE if part < READ_PART + DELETE_PART else Kind.SET
 
     def _ask(self, number: int, name: str, kind: Kind) -> tuple[Outcome, State | None]:
         """Send it to whom some node believes to be the owner, and follow redirects."""
@@ -150,13 +140,7 @@ class Clients:
         return Outcome.OK, node.data.get(key)
 
     def catch_up(self, node: ModelNode) -> None:
-        """A node goes on that hung: it reads what clients sent to it meanwhile; nobody hears.
-
-        A replica reads what its master had sent, too, though that one may be gone by now.
-        """
-        master = self.cluster.source_of(node) if node.role is Role.REPLICA else None
-        if master is not None and node.link_up and master.stream == node.stream:
-            node.follow_stream(master)
+        """A node goes on that hung: it reads what clients sent to it meanwhile; nobody hears."""
         waiting, node.inbox = node.inbox, []
         for number, key in waiting:
             if self._at(node, key, asking=False)[2]:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from shardcluster.observed import PeerView, Role
 from shardcluster.slots import SlotSet
-from tests.scenarios.paper import PaperCluster, PaperNode, Process
+from tests.scenarios.paper import PaperCluster
+from tests.scenarios.paper_node import PaperNode, Process
 
 if TYPE_CHECKING:
     from shardcluster.observed import Address
@@ -26,6 +27,7 @@ __all__ = ["GossipCluster"]
 DELAY_MS = 3  # at least, on its way
 PINGS_PER_BEAT = 2
 NONE = SlotSet()
+NOBODY = frozenset[str]()
 _MASTER, _REPLICA = frozenset({"master"}), frozenset({"slave"})
 _FAILED = frozenset({"fail", "fail?"})
 
@@ -52,6 +54,7 @@ class GossipCluster(PaperCluster):
     loss: float = 0.0  # part of the packets
     delay_ms_max: int = 20
     packets: list[Message] = field(default_factory=list)
+    places: dict[Address, ModelNode] = field(default_factory=dict)  # so that `at` need not look
     packets_lost: int = 0
     packets_late: int = 0  # later than a beat, so that others overtake them
 
@@ -71,9 +74,13 @@ class GossipCluster(PaperCluster):
 
     def at(self, address: Address) -> ModelNode | None:
         """The node whose place that is, running or not."""
+        found = self.places.get(address)
+        if found is not None and found.address is address and self.nodes.get(found.name) is found:
+            return found
         for node in self.nodes.values():
             if node.address == address:
-                return cast("ModelNode", node)
+                self.places[address] = cast("ModelNode", node)
+                return self.places[address]
         return None
 
     # -- sending ----------------------------------------------------------------------------
@@ -101,7 +108,8 @@ class GossipCluster(PaperCluster):
         """Put a packet on its way to whoever is at the address that the node knows."""
         line = node.lines.get(peer_id)
         peer = self.at(line.address) if line is not None else None
-        if line is None or peer is None or not peer.running or peer.island != node.island:
+        away = peer is None or peer.process is Process.ENDED or peer.island != node.island
+        if line is None or peer is None or away:
             if line is not None and line.link_up and self._link_breaks(line, peer):
                 node.lines[peer_id] = _told(line, line.flags, link_up=False)
             return
@@ -109,11 +117,7 @@ class GossipCluster(PaperCluster):
             return
         delay_ms = DELAY_MS + int(self.chance.random() * self.delay_ms_max)
         self.packets_late += delay_ms > 100
-        suspects = frozenset[str]()
-        if node.slots:
-            suspects = frozenset(
-                other for other, seen in node.lines.items() if seen.flags & _FAILED
-            )
+        suspects = node.suspects if node.slots else NOBODY
         heapq.heappush(
             self.packets,
             Message(self.now_ms + delay_ms, self.count(), kind, node, peer, peer.node_id,
@@ -138,8 +142,18 @@ class GossipCluster(PaperCluster):
             message = heapq.heappop(self.packets)
             node = message.receiver
             same = self.nodes.get(node.name) is node and node.node_id == message.receiver_id
-            if same and node.running and node.island == message.sender.island:
+            if not same or node.island != message.sender.island:
+                continue
+            if node.process is Process.HUNG:
+                node.unread.append(message)
+            elif node.running:
                 self._receive(node, message)
+
+    def read_on(self, node: ModelNode) -> None:
+        """A node that hung finds in its sockets what it was sent, and reads it now."""
+        unread, node.unread = node.unread, []
+        for message in unread:
+            self._receive(node, message, late=True)
 
     def hear(self, node: PaperNode, peer: PaperNode) -> None:
         """One node learns at once what another says of itself, if they talk."""
@@ -151,7 +165,7 @@ class GossipCluster(PaperCluster):
 
     # -- receiving --------------------------------------------------------------------------
 
-    def _receive(self, node: ModelNode, message: Message) -> None:
+    def _receive(self, node: ModelNode, message: Message, *, late: bool = False) -> None:
         header = message.header
         line = node.lines.get(header.node_id)
         node.known_epoch = max(node.known_epoch, message.epoch, header.config_epoch)
@@ -167,10 +181,12 @@ class GossipCluster(PaperCluster):
                     node.lines[header.node_id], line.flags, link_up=line.link_up
                 )
             return
+        # A ping is no pong.  Among others it hardly matters here, for the pong follows in a beat.
+        heard_ms = line.pong_ms if late and message.kind == "ping" else self.now_ms
         if header.config_epoch >= line.config_epoch:  # else another overtook it
-            self._believe(node, line, header, self.now_ms)
-        elif line.pong_ms < self.now_ms:
-            node.lines[header.node_id] = _told(line, line.flags, pong_ms=self.now_ms)
+            self._believe(node, line, header, heard_ms)
+        elif line.pong_ms < heard_ms:
+            node.lines[header.node_id] = _told(line, line.flags, pong_ms=heard_ms)
         self._take_part(node, message)
 
     def _take_part(self, node: ModelNode, message: Message) -> None:
@@ -183,6 +199,11 @@ class GossipCluster(PaperCluster):
             sender.node_id, node.node_id
         }:  # fmt: skip
             self._meet_third(node, sender)
+        # A replica's packets tell what its master owns in its eyes: who knows better answers.
+        told = sender.lines.get(sender.master_id) if sender.master_id else None
+        mine = node.lines.get(told.node_id) if told is not None else None
+        if told is not None and mine is not None and mine.config_epoch > told.config_epoch:
+            self.send(node, sender.node_id, "update", mine)
         if message.kind == "ping":
             self.send(node, sender.node_id, "pong")
 
@@ -312,6 +333,12 @@ class GossipCluster(PaperCluster):
                 self.hear(one, two)
 
     def _suspect(self, node: ModelNode) -> None:
+        self._flag(node)
+        suspects = [other for other, seen in node.lines.items() if seen.flags & _FAILED]
+        if suspects or node.suspects:
+            node.suspects = frozenset(suspects)
+
+    def _flag(self, node: ModelNode) -> None:
         """Flag who is late; a majority of the masters that say so makes it failed."""
         late_ms = self.now_ms - self.node_timeout_ms
         for peer_id, line in list(node.lines.items()):

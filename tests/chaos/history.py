@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Cause", "Excuse", "History", "Kind", "Operation", "Outcome", "Readout", "Value",
+    "kind_of",
 ]  # fmt: skip
 
 Value = int | None | tuple[int, ...]  # a register's or counter's, an absent register's, a list's
@@ -31,6 +32,17 @@ class Kind(enum.Enum):
     INCREMENT = "increment"
     APPEND = "append"
     READ = "read"
+
+
+def kind_of(name: str, part: float, *, reads: float, deletions: float) -> Kind:
+    """What is asked of the key; `part` is drawn from 0 to 1, of which so much reads or deletes."""
+    if part < reads:
+        return Kind.READ
+    if name.startswith("counter"):
+        return Kind.INCREMENT
+    if name.startswith("list"):
+        return Kind.APPEND
+    return Kind.DELETE if part < reads + deletions else Kind.SET
 
 
 class Outcome(enum.Enum):

@@ -15,25 +15,25 @@ from shardcluster import actions
 from shardcluster.actions import FailoverMode
 from shardcluster.observed import Role
 from shardcluster.slots import SlotSet
+from tests.chaos.copying import CopyingCluster
 from tests.chaos.gossip import GossipCluster
 from tests.chaos.losses import Losses
 from tests.chaos.model_node import ModelNode
-from tests.scenarios.paper import REJOIN_DELAY_MS, PaperNode, Process, slot_of_key
+from tests.scenarios.paper import REJOIN_DELAY_MS
 from tests.scenarios.paper_actions import STEPWISE_SLOTS, move_at_once, retarget_open_slots
 from tests.scenarios.paper_actions import steps as paper_steps
+from tests.scenarios.paper_node import PaperNode, Process, slot_of_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from shardcluster.observed import Address
+    from shardcluster.observed import Address, NodeView, ObservedNode
 
 __all__ = ["BEAT_MS", "ActionFailed", "ModelCluster"]
 
 BEAT_MS = 100
 CONTROLLER_ISLAND = 0
 PAUSE_MS = 5_000  # a master that hands over holds its clients' writes at most so long
-REPLICATION_TIMEOUT_MS = 60_000  # until a silent replication link is given up (repl-timeout)
-COPY_MS_MAX = 600
 ELECTION_DELAY_MS = 500
 RETRY_TIMEOUTS = 4  # between two elections of one replica
 VALIDITY_FACTOR = 10  # cluster-replica-validity-factor
@@ -44,16 +44,16 @@ class ActionFailed(Exception):
 
 
 @dataclass(slots=True)
-class ModelCluster(GossipCluster):
+class ModelCluster(CopyingCluster):
     """The world that `decide` is let loose on."""
 
     losses: Losses = field(default_factory=Losses)
-    streams: int = 0
     elections: int = 0
     promotions: int = 0
     ungated: bool = False  # a mutant's: slots are closed without counting their keys
     next_beat_ms: int = 0
     slice_slots: int = 3_000
+    outdated: set[str] = field(default_factory=set)  # nodes that run in yesterday's form
 
     # -- nodes ------------------------------------------------------------------------------
 
@@ -63,12 +63,8 @@ class ModelCluster(GossipCluster):
         node = ModelNode(name, shard, int(ordinal), address, self.new_id())
         old = cast("ModelNode | None", self.nodes.get(name))
         node.island = old.island if old is not None else CONTROLLER_ISLAND
-        node.begin_stream(self._new_stream())
+        node.begin_stream(self.new_stream())
         return node
-
-    def _new_stream(self) -> int:
-        self.streams += 1
-        return self.streams
 
     def answers(self, node: PaperNode) -> bool:
         """Whether the controller's commands get through to it."""
@@ -81,15 +77,17 @@ class ModelCluster(GossipCluster):
         if node.process is Process.ENDED:
             return
         if node.process is Process.RUNNING:
-            node.last_alive_ms = self.now_ms
+            self.note_life(node)
         node.last_data = dict(node.data)
-        node.inbox.clear()
+        for waiting in (node.inbox, node.unread, node.buffered):
+            waiting.clear()
         node.paused_until_ms = node.election_ms = 0
         super(GossipCluster, self).end(name)
 
     def hang(self, name: str) -> None:
         """SIGSTOP."""
-        cast("ModelNode", self.nodes[name]).last_alive_ms = self.now_ms
+        node = cast("ModelNode", self.nodes[name])
+        self.note_life(node)
         super(GossipCluster, self).hang(name)
 
     def begin(self, name: str, *, fresh: bool = False) -> None:
@@ -97,9 +95,10 @@ class ModelCluster(GossipCluster):
         node = cast("ModelNode", self.nodes[name])
         if node.process is not Process.ENDED or node.pending:
             return
+        self.outdated.discard(name)
         super(GossipCluster, self).begin(name, fresh=fresh)
         node = cast("ModelNode", self.nodes[name])
-        node.begin_stream(self._new_stream())
+        node.begin_stream(self.new_stream())
         for peer_id, line in list(node.lines.items()):
             node.lines[peer_id] = dataclasses.replace(
                 line, pong_ms=self.now_ms, flags=line.flags - {"fail", "fail?"}, link_up=False
@@ -149,6 +148,8 @@ class ModelCluster(GossipCluster):
     def _beat(self) -> None:
         self.gossip()
         for node in self.model_nodes():
+            if node.process is Process.HUNG:
+                self.buffer(node)
             if node.running:
                 if not self.majority(node):
                     node.serves_from_ms = max(node.serves_from_ms, self.now_ms + REJOIN_DELAY_MS)
@@ -157,49 +158,6 @@ class ModelCluster(GossipCluster):
                     self._stand(node)
         for node in self.model_nodes():
             node.sent_offset = node.offset
-
-    # -- copying ----------------------------------------------------------------------------
-
-    def source_of(self, node: ModelNode) -> ModelNode | None:
-        """Whoever is at the address of the node's master: it connects *by address*."""
-        line = node.lines.get(node.master_id or "")
-        return self.at(line.address) if line is not None else None
-
-    def copy_on(self, node: ModelNode) -> None:
-        """A replica applies what was sent, or begins or ends a full copy."""
-        master = self.source_of(node)
-        if master is None or not self.reaches(node, master):
-            self._copy_breaks(node, master)
-            return
-        if node.stalled_until_ms > self.now_ms or master.role is not Role.MASTER:
-            return
-        if not master.stream:
-            master.begin_stream(self._new_stream())
-        if node.link_up and node.stream == master.stream:
-            node.link_down_since_ms = None
-            node.follow_stream(master)
-        elif not node.syncing:
-            node.link_up, node.syncing = False, True
-            node.sync_until_ms = self.now_ms + int(self.chance.random() * COPY_MS_MAX)
-            fits = master.log_start <= node.offset <= master.offset
-            if node.stream == master.stream and fits:  # a partial one is enough
-                node.link_up, node.syncing = True, False
-        elif self.now_ms >= node.sync_until_ms:
-            node.copy_all(master)
-            node.link_up, node.syncing = True, False
-        if self.replicas_know_open_slots and node.link_up:
-            node.migrating, node.importing = dict(master.migrating), dict(master.importing)
-
-    def _copy_breaks(self, node: ModelNode, master: ModelNode | None) -> None:
-        node.syncing = False
-        if not node.link_up:
-            return
-        heard = master is not None and master.island == node.island
-        if master is not None and not (heard and master.process is Process.ENDED):  # silence
-            node.link_down_since_ms = node.link_down_since_ms or self.now_ms
-            if self.now_ms - node.link_down_since_ms < REPLICATION_TIMEOUT_MS:
-                return
-        node.link_up, node.link_down_since_ms = False, self.now_ms
 
     # -- elections --------------------------------------------------------------------------
 
@@ -255,7 +213,9 @@ class ModelCluster(GossipCluster):
         return votes * 2 > masters
 
     def _votes(self, voter: ModelNode, heir: ModelNode, epoch: int, *, force: bool) -> bool:
-        voter.known_epoch = max(voter.known_epoch, epoch)
+        if epoch < voter.known_epoch:
+            return False
+        voter.known_epoch = epoch
         master_id = heir.master_id or ""
         line, about = voter.lines.get(heir.node_id), voter.lines.get(master_id)
         if not voter.slots or epoch <= voter.voted_epoch or line is None:
@@ -287,10 +247,20 @@ class ModelCluster(GossipCluster):
         heir.known_epoch = max(heir.known_epoch, epoch)
         heir.link_up, heir.syncing, heir.election_ms, heir.campaign_ms = True, False, 0, 0
         heir.replaced.add(old_id)
-        heir.begin_stream(self._new_stream())
+        heir.begin_stream(self.new_stream())
         heir.lines[old_id] = dataclasses.replace(heir.lines[old_id], slots=SlotSet())
         retarget_open_slots(self, heir, old_id)
         self.tell_all(heir)
+
+    def _observed(self, node: PaperNode) -> ObservedNode:
+        seen = super(GossipCluster, self)._observed(node)
+        return dataclasses.replace(seen, outdated=node.name in self.outdated)
+
+    def _view(self, node: PaperNode) -> NodeView:
+        view = super(GossipCluster, self)._view(node)
+        known = cast("ModelNode", node).known_epoch
+        stream = cast("ModelNode", node).stream
+        return dataclasses.replace(view, current_epoch=known, history=str(stream or ""))
 
     # -- what the controller asks for -------------------------------------------------------
 
@@ -307,6 +277,16 @@ class ModelCluster(GossipCluster):
                 yield from self._move(action)
             case actions.AddSlots(gifts):
                 yield from self._add_slots(gifts)
+            case actions.ReplaceNode(name):
+                self.end(name)
+                yield "ended"
+                self.begin(name)
+                yield "begun"
+            case actions.DropLeftovers(name):
+                node = self._node(name)
+                self._check_no_part(node)
+                node.drop(set(node.keys))
+                yield "erased"
             case _:
                 self._look_first(action)
                 yield from paper_steps(self, action)
@@ -341,6 +321,11 @@ class ModelCluster(GossipCluster):
     def _check_empty(self, node: ModelNode) -> None:
         if node.slots or node.importing or (node.role is Role.MASTER and node.keys):
             message = f"{node.name} is not empty"
+            raise ActionFailed(message)
+
+    def _check_no_part(self, node: ModelNode) -> None:
+        if node.slots or node.importing or node.migrating or node.role is not Role.MASTER:
+            message = f"{node.name} owns or moves slots, or follows a master"
             raise ActionFailed(message)
 
     def _add_slots(self, gifts: tuple[tuple[str, SlotSet], ...]) -> Iterator[str]:
@@ -386,6 +371,7 @@ class ModelCluster(GossipCluster):
             for node in self.model_nodes()
             if node is not heir and self.answers(node) and not node.syncing
             and node.master_id == heir.master_id
+            and (node.link_up or node.link_down_since_ms is not None)
         ]  # fmt: skip
 
     def _switch_over(self, heir: ModelNode) -> Iterator[str]:
@@ -411,7 +397,7 @@ class ModelCluster(GossipCluster):
     def _move(self, action: actions.MoveSlots) -> Iterator[str]:
         """Slots without keys go at once, the others (and a few) step by step."""
         moves = action.moves[: self.slice_slots]
-        keyed = {slot_of_key(key) for node in self.model_nodes() for key in node.keys}
+        keyed = self._keyed()
         opened = {
             slot for node in self.model_nodes() for slot in (*node.migrating, *node.importing)
         }
@@ -423,11 +409,18 @@ class ModelCluster(GossipCluster):
             ways.setdefault((move.source, move.target), []).append(move)
         for (source, target), pair in ways.items():
             if source in self.nodes and target in self.nodes:
-                move_at_once(self, pair)
-                self.tell_all(self._node(target))
+                # Clients have gone on writing: what isn't empty any more has its turn later.
+                keyed = self._keyed()
+                if still_plain := [move for move in pair if move.slot not in keyed]:
+                    move_at_once(self, still_plain)
+                    self.tell_all(self._node(target))
             yield "moved at once"
         if slow:
             yield from paper_steps(self, actions.MoveSlots(tuple(slow[:STEPWISE_SLOTS]), 0))
+
+    def _keyed(self) -> set[int]:
+        """Slots of which any node holds a key."""
+        return {slot_of_key(key) for node in self.model_nodes() for key in node.keys}
 
 
 def _asked(action: actions.Action) -> tuple[str, ...]:
@@ -440,6 +433,7 @@ def _asked(action: actions.Action) -> tuple[str, ...]:
             | actions.Replicate(name)
             | actions.Failover(name)
             | actions.Configure(name)
+            | actions.DropLeftovers(name)
             | actions.StabilizeSlot(name)
         ):
             return (name,)

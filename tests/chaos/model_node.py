@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tests.scenarios.paper import FIRST_OFFSET, PaperNode, slot_of_key
+from tests.scenarios.paper import FIRST_OFFSET
+from tests.scenarios.paper_node import PaperNode, slot_of_key
 
 if TYPE_CHECKING:
     from shardcluster.observed import PeerView
     from shardcluster.slots import SlotSet
-    from tests.chaos.history import Cause
+    from tests.chaos.gossip import Message
 
 __all__ = ["ModelNode", "State"]
 
@@ -35,6 +36,7 @@ class ModelNode(PaperNode):
     voted_epoch: int = 0
     voted_ms: dict[str, int] = field(default_factory=dict)  # master id -> when for its heir
     reports: dict[str, dict[str, int]] = field(default_factory=dict)  # id -> who says fail?, when
+    suspects: frozenset[str] = frozenset()  # whom it flagged at its last beat
     failed_ms: dict[str, int] = field(default_factory=dict)  # id -> since when `fail`
     election_ms: int = 0  # when its next campaign may begin; 0: none is planned
     campaign_ms: int = 0  # the engine holds no other election for it before
@@ -43,10 +45,22 @@ class ModelNode(PaperNode):
     stalled_until_ms: int = 0  # of a replica: nothing of the stream is applied till then
     header: PeerView | None = None  # what it said of itself last
     heard: dict[str, PeerView] = field(default_factory=dict)  # the last header from each
-    excuse: Cause | None = None  # how it came to lead: FORCED, or by our will
+    deposed: bool = False  # a fault ended its reign, which it may not have heard yet
     inbox: list[tuple[int, int]] = field(default_factory=list)  # (write, key) sent while it hung
+    buffered: list[tuple[int, State | None]] = field(default_factory=list)  # of its master, hung
+    unread: list[Message] = field(default_factory=list)  # packets that came while it hung
     last_data: dict[int, State] = field(default_factory=dict)  # what it held when it ended
     last_alive_ms: int = 0
+    last_island: int = 0  # when it ended or hung
+    cut_since_ms: int = 0  # 0: it is not
+    woke_ms: int = 0  # when it went on that hung
+    linked_ms: int = 0  # of a replica: until when its connection with its master held
+    proclaimed: bool = True  # most masters know that it leads since its master was lost
+
+    def become_replica(self, master_id: str) -> None:
+        """Follow another node from now on."""
+        PaperNode.become_replica(self, master_id)
+        self.deposed = False
 
     def wipe(self) -> None:
         """Its data is gone."""
@@ -72,6 +86,11 @@ class ModelNode(PaperNode):
     def drop_slots(self, slots: SlotSet) -> None:
         """What the engine does with keys in slots that another owns."""
         self.drop({key for key in self.keys if slot_of_key(key) in slots})
+
+    def take(self, key: int, state: State | None) -> None:
+        """Of a replica: apply one command of the stream."""
+        self._store(key, state)
+        self.offset += 1
 
     def _store(self, key: int, state: State | None) -> None:
         if state is None:

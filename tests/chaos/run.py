@@ -18,11 +18,11 @@ from tests.chaos.befall import Befalls, spec_for
 from tests.chaos.checker import Rule, Violation, check
 from tests.chaos.clients import KEYS, Clients, value_of
 from tests.chaos.history import Cause, Kind, Outcome, Readout
-from tests.chaos.losses import Losses
+from tests.chaos.losses import Losses, numbers_of
 from tests.chaos.model import BEAT_MS, ActionFailed, ModelCluster
-from tests.scenarios.paper import slot_of_key
 from tests.scenarios.paper_actions import PaperViolation
 from tests.scenarios.paper_checks import assert_shape
+from tests.scenarios.paper_node import slot_of_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from shardcluster.actions import Action
     from shardcluster.observed import Observed
     from shardcluster.spec import Spec
+    from tests.chaos.model_node import ModelNode
     from tests.chaos.nemesis import Schedule, World
 
     Decider = Callable[[Spec, Observed], Decision]
@@ -160,6 +161,8 @@ class _Round:
         while cluster.now_ms < calm_ms + SETTLE_MS_MAX:
             self._asking = cluster.now_ms < calm_ms + REQUESTS_AFTER_MS
             self._beat()
+            if self._left_to_people():
+                continue
             idle = self._last is not None and self._last.reason is Reason.IDLE
             if self._asking or not idle:
                 rested_ms = 0
@@ -171,6 +174,45 @@ class _Round:
                     return None
                 rested_ms = 0
         return f"{why}; {self._last.sentence if self._last else ''}"
+
+    def _left_to_people(self) -> bool:
+        """Somebody reads what `decide` leaves to people, looks at the node, and empties it.
+
+        Older engines: keys that others have by now.  A node without storage that hung until nobody
+        of those it knew was left: its place is given to a blank one, or it is the store's own.
+        """
+        cluster, said = self._cluster, self._last.sentence if self._last is not None else ""
+        nodes = cluster.model_nodes()
+        for node in nodes:
+            if not node.running or not said.startswith(f"{node.name} "):
+                continue
+            others = {key for other in nodes if other.slots and other is not node
+                      for key in other.keys}  # fmt: skip
+            if "let it CLUSTER MEET the others" in said:
+                node.handshakes |= {other.address for other in nodes if other is not node}
+            elif "it is not taken in" in said and not cluster.storage:
+                cluster.end(node.name)
+                cluster.begin(node.name, fresh=True)
+            elif (
+                "then FLUSHALL there" in said
+                and (node.keys <= others or self._given_up(node, node.keys - others))
+                and not (node.slots or cluster.replicas_know_open_slots)
+            ):
+                node.drop(set(node.keys))
+            else:
+                continue
+            self._tell(f"# somebody looks after {node.name}")
+            self._figures["left to people"] += 1
+            return True
+        return False
+
+    def _given_up(self, node: ModelNode, keys: set[int]) -> bool:
+        """Whether a fault may have taken all that is in those keys."""
+        held = numbers_of({key: node.data[key] for key in keys})
+        return all(
+            any(number in excuse.numbers for excuse in self._cluster.losses.excuses)
+            for number in held
+        )
 
     def _beat(self) -> None:
         cluster = self._cluster

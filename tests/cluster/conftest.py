@@ -11,9 +11,10 @@ import pytest
 from shardcluster_runtime.server_binary import Server, find_server
 from tests.cluster.plain_nodes import PlainNodes
 from tests.cluster.ports import free_block
+from tests.cluster.static_platforms import Maker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
 END_TIMEOUT_S = 10.0
@@ -69,3 +70,11 @@ def end_nodes_of(folder: Path) -> None:
         except psutil.Error:
             continue
     psutil.wait_procs(found, timeout=END_TIMEOUT_S)
+
+
+@pytest.fixture
+async def make(free_folder: Path) -> AsyncIterator[Maker]:
+    """Makes platforms on nodes that somebody else runs."""
+    maker = Maker(free_folder)
+    yield maker
+    await maker.close()

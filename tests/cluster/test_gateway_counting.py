@@ -96,6 +96,11 @@ class _Shard:
         return False
 
     async def _in_step(self) -> bool:
+        # An engine that has just started may take who leads now for one of another shard, and stay
+        # an empty master (valkey-io/valkey issue 2261).  A store's loop tells it whom to follow.
+        if (await self.follower.call("ROLE"))[0] == b"master":
+            with contextlib.suppress(NodeReplyError):
+                await self.follower.call("CLUSTER", "REPLICATE", self.leader.node_id)
         return b"state=online" in await self.leader.call("INFO", "replication")
 
 

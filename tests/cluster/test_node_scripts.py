@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import signal
 import time
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 AT_ONCE_S = 5.0  # with processes to start on a busy machine
+SHARD_ID = re.compile(r"shard-id=[0-9a-f]{40}")
 LOOK_S = 2.0  # for as long something must not happen
 
 
@@ -306,3 +308,52 @@ async def test_a_node_with_storage_comes_back_as_it_was(nodes: ScriptNodes) -> N
     await master.up()
     assert await master.id() == old_id
     assert await master.call("DBSIZE") == 1
+
+
+async def test_a_replaced_master_forgets_what_it_imported(nodes: ScriptNodes) -> None:
+    """Else the engine might let it take its shard back; see `shardcluster_runtime.platforms`."""
+    master, source, _, replica = await nodes.form(3, 1, memory_only=False)
+    await master.call("CLUSTER", "SETSLOT", 10_000, "IMPORTING", await source.id())
+
+    async def written() -> bool:
+        return "[10000-<-" in (master.folder / "data/nodes.conf").read_text()
+
+    await eventually(written, "the mark is in its file")
+    master.kill()
+    await eventually(_becomes(replica, "master"), "the replica took over")
+    await master.up()
+    assert "forgetting the slots" in master.log
+    await eventually(_becomes(master, "slave"), "the old master follows")
+
+
+async def test_a_master_that_still_leads_keeps_what_it_imports(nodes: ScriptNodes) -> None:
+    """Its keys would be deleted at its start."""
+    master, source, _ = await nodes.form(3, 0, memory_only=False)
+    await master.call("CLUSTER", "SETSLOT", 10_000, "IMPORTING", await source.id())
+    master.kill()
+    await master.up()
+    assert b"[10000-<-" in await master.call("CLUSTER", "NODES")
+    assert "forgetting" not in master.log
+
+
+async def test_a_file_with_two_ids_of_one_shard_is_mended(nodes: ScriptNodes) -> None:
+    """Some engines take it for corrupt, and would never start again."""
+    master, replica = await nodes.form(1, 1, memory_only=False)
+    path = replica.folder / "data/nodes.conf"
+
+    async def agreed() -> bool:
+        return len(set(SHARD_ID.findall(path.read_text()))) == 1
+
+    await eventually(agreed, "both have one id in the file")
+    replica.kill()
+    lines = [
+        SHARD_ID.sub(f"shard-id={'0' * 40}", line) if "myself" in line else line
+        for line in path.read_text().splitlines(keepends=True)
+    ]
+    path.write_text("".join(lines))
+    await replica.up()
+    assert "they have their master's now" in replica.log
+    assert await agreed()
+    master.kill()
+    await master.up()
+    assert "shard ids" not in master.log

@@ -13,7 +13,7 @@ from shardcluster_runtime.platforms.addresses import FixedAddresses
 from shardcluster_runtime.platforms.process import NodeSettings, ProcessPlatform
 from shardcluster_runtime.platforms.protocol import Platform, PlatformNode, PlatformUnable
 from shardcluster_runtime.platforms.static import StaticPlatform
-from shardcluster_runtime.wire import NodeConnection
+from shardcluster_runtime.wire import ask_once
 from tests.platform_contract import PlatformContract, settled
 
 if TYPE_CHECKING:
@@ -30,11 +30,7 @@ SETTINGS = NodeSettings(node_timeout_ms=1000, memory_only=False, max_memory_byte
 
 async def _ask(node: PlatformNode, *command: str) -> Any:
     assert node.address is not None
-    connection = await NodeConnection.open(node.address, timeout_s=ASK_TIMEOUT_S)
-    try:
-        return await connection.call(*command, timeout_s=ASK_TIMEOUT_S)
-    finally:
-        connection.close()
+    return await ask_once(node.address, *command, timeout_s=ASK_TIMEOUT_S)
 
 
 class ProcessRig:

@@ -18,7 +18,7 @@ import pytest
 from shardcluster_runtime.platforms._server_config import NodePaths, server_config
 from shardcluster_runtime.platforms.process import NodeSettings, ProcessPlatform
 from shardcluster_runtime.platforms.protocol import PlatformNode, PlatformUnable
-from shardcluster_runtime.wire import Credentials, NodeConnection, NodeReplyError
+from shardcluster_runtime.wire import Credentials, NodeReplyError, ask_once
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -98,13 +98,7 @@ async def ask(
     node: PlatformNode, *command: str | int, credentials: Credentials | None = None
 ) -> Any:
     assert node.address is not None
-    connection = await NodeConnection.open(
-        node.address, timeout_s=DEADLINE_S, credentials=credentials
-    )
-    try:
-        return await connection.call(*command, timeout_s=DEADLINE_S)
-    finally:
-        connection.close()
+    return await ask_once(node.address, *command, timeout_s=DEADLINE_S, credentials=credentials)
 
 
 async def write_a_key(node: PlatformNode) -> None:

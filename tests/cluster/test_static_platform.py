@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,115 +13,16 @@ from shardcluster_runtime.platforms.addresses import (
     AddressFile,
     DnsName,
     FixedAddresses,
-    LookupFailed,
-    parse_address,
 )
-from shardcluster_runtime.platforms.protocol import PlatformNode, PlatformUnable
-from shardcluster_runtime.platforms.static import StaticPlatform
-from tests.cluster.plain_nodes import PlainNode, PlainNodes, until_true
+from shardcluster_runtime.platforms.protocol import PlatformUnable
+from tests.cluster.plain_nodes import PlainNodes, until_true
 from tests.cluster.ports import HOST, free_block
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
     from pathlib import Path
 
-    from shardcluster_runtime.platforms.addresses import AddressSource
 
-DEADLINE_S = 20.0
-POLL_S = 0.01
-
-
-class Maker:
-    """Makes platforms on one folder and closes them all."""
-
-    def __init__(self, folder: Path) -> None:
-        """None yet."""
-        self.folder = folder
-        self._made: list[StaticPlatform] = []
-
-    async def __call__(
-        self, source: AddressSource | list[PlainNode], replace_after_s: float = 600.0
-    ) -> StaticPlatform:
-        """A started platform on an address source or on nodes at their present addresses."""
-        if isinstance(source, list):
-            source = FixedAddresses(node.address for node in source)
-        platform = StaticPlatform(self.folder, source, replace_after_s=replace_after_s)
-        await platform.start(lambda: None)
-        self._made.append(platform)
-        return platform
-
-    async def close(self) -> None:
-        """The nodes run on."""
-        for platform in self._made:
-            await platform.close(stop_nodes=True)
-
-
-class Names:
-    """A DNS for tests: what a name stands for, or that nobody can be asked."""
-
-    def __init__(self, hosts: Iterable[str]) -> None:
-        """`hosts` may be changed at any time; None: nobody can be asked."""
-        self.hosts: list[str] | None = list(hosts)
-        self.asked = 0
-
-    async def __call__(self, _name: str, _port: int) -> list[str]:
-        """The resolver."""
-        self.asked += 1
-        if self.hosts is None:
-            message = "no answer"
-            raise OSError(message)
-        return self.hosts
-
-
-@pytest.fixture
-async def make(free_folder: Path) -> AsyncIterator[Maker]:
-    maker = Maker(free_folder)
-    yield maker
-    await maker.close()
-
-
-async def seen(platform: StaticPlatform) -> dict[str, PlatformNode]:
-    return {node.name: node for node in await platform.nodes()}
-
-
-async def until(platform: StaticPlatform, holds: Callable[[dict[str, PlatformNode]], Any]) -> None:
-    async with asyncio.timeout(DEADLINE_S):
-        while not holds(await seen(platform)):
-            await asyncio.sleep(POLL_S)
-
-
-def formed(*masters: PlainNode, replicas: Iterable[tuple[PlainNode, PlainNode]] = ()) -> None:
-    """Make one cluster of them: the slots in equal shares, in the order given."""
-    pairs = list(replicas)
-    everyone = [*masters, *(replica for replica, _ in pairs)]
-    for node in everyone[1:]:
-        everyone[0].call("CLUSTER MEET", HOST, node.port)
-    share = 16384 // len(masters)
-    for number, node in enumerate(masters):
-        last = 16383 if node is masters[-1] else share * (number + 1) - 1
-        node.call("CLUSTER ADDSLOTSRANGE", share * number, last)
-
-    def all_know_all() -> bool:
-        return all(
-            node.call("CLUSTER INFO").get("cluster_known_nodes") == str(len(everyone))
-            and node.call("CLUSTER INFO").get("cluster_slots_assigned") == "16384"
-            for node in everyone
-        )
-
-    until_true(all_know_all, "the nodes to know each other")
-    for replica, master in pairs:
-        replica.call("CLUSTER REPLICATE", master.node_id)
-        for node in everyone:
-            until_true(lambda: _follows(node, replica, master), "the replica to be known as one")  # noqa: B023
-
-
-def _knows(node: PlainNode, other: PlainNode) -> bool:
-    return other.node_id in str(node.call("CLUSTER NODES"))
-
-
-def _follows(node: PlainNode, replica: PlainNode, master: PlainNode) -> bool:
-    """Whether `node` believes that `replica` follows `master`."""
-    return replica.node_id in str(node.call("CLUSTER REPLICAS", master.node_id))
+from tests.cluster.static_platforms import Maker, Names, formed, knows, seen, until
 
 
 class TestFinding:
@@ -232,7 +132,7 @@ class TestSpares:
         """By a hard reset: it has another id then."""
         first, second = start_plain_node(), start_plain_node()
         first.call("CLUSTER MEET", HOST, second.port)
-        until_true(lambda: _knows(first, second) and _knows(second, first), "the meeting")
+        until_true(lambda: knows(first, second) and knows(second, first), "the meeting")
         ids = {first.node_id, second.node_id}
         platform = await make([first, second])
         await platform.scale_shard("shard-0", 2)
@@ -367,135 +267,3 @@ class TestReplacing:
         assert await platform.spare_nodes() == 1
         for _ in range(5):
             assert (await seen(platform))["shard-1-0"].known_id == before["shard-1-0"].known_id
-
-
-class TestNames:
-    """A DNS name that stands for all nodes."""
-
-    @pytest.fixture
-    def names(self) -> Names:
-        """The answers of the resolver."""
-        return Names([HOST, "127.0.0.2"])
-
-    @pytest.fixture
-    async def platform(
-        self,
-        make: Maker,
-        names: Names,
-        start_plain_node: PlainNodes,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> StaticPlatform:
-        """Two nodes on one port, at two addresses."""
-        monkeypatch.setattr("shardcluster_runtime.platforms.static.LOOKUP_EVERY_S", 0.0)
-        monkeypatch.setattr("shardcluster_runtime.platforms.static.LOOKUP_EVERY_LOST_S", 0.0)
-        first = start_plain_node()
-        start_plain_node.beside(first, "127.0.0.2")
-        platform = await make(DnsName(Address("valkey", first.port), resolver=names))
-        await platform.scale_shard("shard-0", 2)
-        return platform
-
-    async def test_a_failed_lookup_says_nothing(
-        self, platform: StaticPlatform, names: Names, start_plain_node: PlainNodes
-    ) -> None:
-        """All stay where they were; a silent one is not ended by it."""
-        before = await seen(platform)
-        names.hosts = None
-        start_plain_node.all[1].kill()
-        asked = names.asked
-        for _ in range(5):
-            assert await seen(platform) == before
-        assert names.asked > asked
-
-    async def test_a_node_whose_address_left_the_name_is_ended(
-        self, platform: StaticPlatform, names: Names, start_plain_node: PlainNodes
-    ) -> None:
-        """Once its connection is closed too, and it is back when it is listed again."""
-        names.hosts = [HOST]
-        for _ in range(5):
-            assert not any(node.ended for node in (await seen(platform)).values())
-        start_plain_node.all[1].kill()
-        await until(platform, lambda now: now["shard-0-1"].ended)
-        assert not (await seen(platform))["shard-0-0"].ended
-        start_plain_node.all[1].start()
-        names.hosts = [HOST, "127.0.0.2"]
-        await until(platform, lambda now: not now["shard-0-1"].ended)
-        assert str((await seen(platform))["shard-0-1"].address).startswith("127.0.0.2:")
-
-    async def test_a_listed_dead_node_is_not_ended(
-        self, platform: StaticPlatform, start_plain_node: PlainNodes
-    ) -> None:
-        """Its container may only be restarting."""
-        start_plain_node.all[1].kill()
-        for _ in range(5):
-            assert not any(node.ended for node in (await seen(platform)).values())
-
-    async def test_a_node_may_be_the_one_that_does_not_answer_yet(
-        self, platform: StaticPlatform, names: Names, start_plain_node: PlainNodes
-    ) -> None:
-        """A new address that hangs could be the missing node: no proof."""
-        hung = start_plain_node.all[1]
-        hung.kill()
-        third = start_plain_node.beside(hung, "127.0.0.3")
-        assert third.process is not None
-        third.process.send_signal(signal.SIGSTOP)
-        names.hosts = [HOST, "127.0.0.3"]
-        for _ in range(5):
-            assert not (await seen(platform))["shard-0-1"].ended
-        third.process.send_signal(signal.SIGCONT)
-        await until(platform, lambda now: now["shard-0-1"].ended)
-
-    async def test_a_name_without_addresses_is_a_failed_lookup(self) -> None:
-        """Never a store that has gone away."""
-        for names in (Names([]), Names([HOST])):
-            if names.hosts:
-                names.hosts = None
-            with pytest.raises(LookupFailed, match="valkey"):
-                await DnsName(Address("valkey", 6379), resolver=names).look()
-
-
-class TestAddresses:
-    """Addresses as people write them."""
-
-    @pytest.mark.parametrize(
-        ("text", "host", "port"),
-        [
-            ("10.0.0.1:6379", "10.0.0.1", 6379),
-            (" node-1:1 ", "node-1", 1),
-            ("[::1]:65535", "::1", 65535),
-        ],
-    )
-    def test_a_good_one(self, text: str, host: str, port: int) -> None:
-        """Numbers, names, IPv6 in brackets."""
-        assert parse_address(text) == Address(host, port)
-
-    @pytest.mark.parametrize(
-        "text", ["", "host", "host:", ":6379", "host:0", "host:65536", "host:x", "::1:6379", "[]:1",
-                 "host:٣", "host:99999999999999999999"],
-    )  # fmt: skip
-    def test_a_bad_one_is_named(self, text: str) -> None:
-        """In a sentence."""
-        with pytest.raises(ValueError, match=r"is not an address like|has no port from"):
-            parse_address(text)
-
-    async def test_names_become_numbers_and_keep_them_while_nobody_can_be_asked(self) -> None:
-        """The engine's MEET takes no names."""
-        names = Names(["10.0.0.10", "10.0.0.9"])
-        source = FixedAddresses([Address("node", 1), Address("10.0.0.1", 2)], resolver=names)
-        wanted = (Address("10.0.0.1", 2), Address("10.0.0.9", 1))
-        assert await source.look() == wanted
-        names.hosts = None
-        assert await source.look() == wanted
-        names.hosts = ["10.0.0.10"]
-        assert await source.look() == (Address("10.0.0.1", 2), Address("10.0.0.10", 1))
-
-    async def test_a_bad_file_is_a_failed_lookup(self, tmp_path: Path) -> None:
-        """Missing, or with a line that is no address."""
-        path = tmp_path / "addresses"
-        with pytest.raises(LookupFailed, match="can't be read"):
-            await AddressFile(path).look()
-        path.write_bytes(b"10.0.0.1:1\nwhat?\n")
-        with pytest.raises(LookupFailed, match="what"):
-            await AddressFile(path).look()
-        path.write_bytes(b"\xff\xfe")
-        with pytest.raises(LookupFailed, match="can't be read"):
-            await AddressFile(path).look()

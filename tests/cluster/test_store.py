@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     from tests.cluster.stores import Store
 
+DEADLINE_S = 60.0
 FAST_TIMEOUT: dict[str, Any] = {"failover": {"nodeTimeoutMs": 1000}}
 
 
@@ -57,6 +60,18 @@ async def _count(store: Store) -> int:
     return total
 
 
+async def _log_levels(store: Store) -> set[str | None]:
+    found = set()
+    for node in store.state["nodes"]:
+        async with redis.asyncio.Redis(port=node["port"], decode_responses=True) as client:
+            found.add((await client.config_get("loglevel"))["loglevel"])
+    return found
+
+
+def _logs(folder: Path) -> str:
+    return "".join(path.read_text("utf-8") for path in folder.rglob("*.log"))
+
+
 class TestScaling:
     """Adding and removing shards while a client writes."""
 
@@ -80,6 +95,22 @@ class TestScaling:
         assert traffic.failed == []
         assert await traffic.lost(store.master_port("shard-0")) == []
         assert await _count(store) == 20_000 + len(traffic.acknowledged)
+
+    async def test_nodes_do_not_log_each_slot_that_moves(
+        self, store: Store, tmp_path: Path
+    ) -> None:
+        """Less is logged meanwhile, and as much as before after it, also where that was lost."""
+        await store.controller.add_shard()
+        await store.calm(4)
+        assert await _log_levels(store) == {"notice"}
+        logs = _logs(tmp_path)
+        assert "Ready to accept connections" in logs
+        assert logs.count(" slot ") < 1000  # 4,096 slots moved
+        async with redis.asyncio.Redis(port=store.master_port("shard-1")) as client:
+            await client.config_set("loglevel", "warning")
+        async with asyncio.timeout(DEADLINE_S):
+            while await _log_levels(store) != {"notice"}:
+                await asyncio.sleep(0.1)
 
     async def test_a_retire_reverted_half_way_leaves_all_shards_with_their_share(
         self, store: Store
@@ -150,7 +181,7 @@ class TestFaults:
         assert store.node("shard-0-0")["role"] == "replica"
         assert "its process ended" in store.told("MasterLost")[0]
         # What the master said yes to in its last instant may not have reached the replica
-        # (docs/spec.md, durability); here the replica was in step.
+        # (docs/guarantees.md); here the replica was in step.
         assert await traffic.lost(store.master_port("shard-1")) == []
 
     async def test_a_hanging_master_is_left_to_gossip(self, store: Store) -> None:
@@ -207,6 +238,67 @@ class TestFaults:
 
         assert {node["name"]: node["node_id"] for node in store.state["nodes"]} == ids
         assert await _count(store) == 5000
+
+    async def test_a_slot_that_only_a_replica_holds_open_is_closed(self, store: Store) -> None:
+        """The engine tells replicas first; who asked is gone before its master has opened it."""
+        source = store.node(store.shard("shard-1")["master"])["node_id"]
+        slot = int(store.shard("shard-1")["slot_ranges"].split("-")[0])
+        port = store.node("shard-0-0")["port"]
+        for name in ("shard-0-1", "shard-0-0"):
+            await store.controller.kill(name, "STOP")
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"CLUSTER SETSLOT {slot} IMPORTING {source}\r\n".encode())
+        await writer.drain()
+        writer.close()
+        await store.controller.kill("shard-0-0", "CONT")
+        async with redis.asyncio.Redis(port=port) as client:
+            for _ in range(3):
+                await client.ping()  # it has read what was sent, and that nobody waits, by now
+        await store.controller.kill("shard-0-1", "CONT")
+        await until(lambda: store.told("SlotOpen"), "the slot to be found")
+        assert "shard-0-1 holds 1 slots open that its master" in store.told("SlotOpen")[0]
+        await store.calm(3)
+        async with redis.asyncio.Redis(port=store.node("shard-0-1")["port"]) as client:
+            told: bytes = await client.execute_command("CLUSTER", "NODES")  # type: ignore[no-untyped-call]
+        assert b"myself" in told
+        assert b"-<-" not in told
+
+    @pytest.mark.parametrize("hangs", [False, True], ids=["replica up", "replica hangs"])
+    async def test_a_master_whose_disk_is_lost_never_comes_back_empty_over_its_replica(
+        self, store: Store, *, hangs: bool
+    ) -> None:
+        """The replica leads first; one that hangs is waited for, for it has all that is left."""
+        await _load(store, 3000)
+        await until(lambda: sum(s["keys"] for s in store.state["shards"]) == 3000, "the count")
+        old = store.node("shard-0-0")["node_id"]
+        if hangs:
+            await store.controller.kill("shard-0-1", "STOP")
+        await store.controller.kill("shard-0-0", "STOP")
+        shutil.rmtree(store.platform._places["shard-0-0"].paths.data)
+        await store.controller.kill("shard-0-0", "KILL")
+        if hangs:
+            await store.reason("MasterRestarting")
+            assert "its disk is empty" in store.state["message"]
+            await store.controller.kill("shard-0-1", "CONT")
+        await until(lambda: store.shard("shard-0")["master"] == "shard-0-1", "the failover")
+        await store.calm(3)
+        assert await _count(store) == 3000
+        assert store.node("shard-0-0")["node_id"] != old
+
+    async def test_a_replica_whose_disk_is_lost_while_it_hangs_is_taken_in_again(
+        self, store: Store
+    ) -> None:
+        """Under its new id; the old one is forgotten."""
+        await _load(store, 3000)
+        old = store.node("shard-0-1")["node_id"]
+        await store.controller.kill("shard-0-1", "STOP")
+        await store.reason("NodeSilent")
+        shutil.rmtree(store.platform._places["shard-0-1"].paths.data)
+        await store.controller.kill("shard-0-1", "KILL")
+        await until(lambda: store.node("shard-0-1")["node_id"] not in {None, old}, "the new id")
+        await store.calm(3)
+        assert await _count(store) == 3000
+        assert store.node("shard-0-1")["role"] == "replica"
 
 
 @pytest.mark.parametrize("shards", [1, 2])

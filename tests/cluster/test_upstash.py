@@ -192,6 +192,10 @@ def test_commands_over_all_shards_are_split_and_joined(client: httpx.Client) -> 
     assert _ask(client, "RANDOMKEY") == {"result": None}
     assert _ask(client, "MSET", *(word for key in keys for word in (key, key))) == OK
     assert _ask(client, "MGET", *keys, "none", keys[0]) == {"result": [*keys, None, keys[0]]}
+    many = [_unique() for _ in range(8)]  # an odd one is null, as in an MGET that is not split
+    assert _ask(client, "RPUSH", many[0], "a") == {"result": 1}
+    assert _ask(client, "MGET", *many) == {"result": [None] * 8}
+    assert _ask(client, "DEL", many[0]) == {"result": 1}
     assert _ask(client, "DBSIZE") == {"result": 500}
     assert set(_ask(client, "KEYS", "*")["result"]) == set(keys)
     assert _ask(client, "RANDOMKEY")["result"] in keys

@@ -10,23 +10,19 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shlex
-import subprocess
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.e2e.hand import lend_a_hand
 from tests.e2e.installed import install, operator_logs
-from tests.e2e.kube import Refused, Store, kubectl, kubectl_json, operator_image, until
+from tests.e2e.kube import Refused, Store, foreign_context, kubectl, operator_image, until
+from tests.e2e.rig import REQUIRE_RIG, RIG, Rig, all_machines_ready
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Generator, Iterator
 
-RIG = "SHARDCLUSTER_E2E_RIG"
-REQUIRE_RIG = "SHARDCLUSTER_E2E_REQUIRE_RIG"
-CONTEXT = "SHARDCLUSTER_E2E_CONTEXT"
 _FAILED = pytest.StashKey[bool]()
 
 
@@ -59,25 +55,11 @@ def pytest_runtest_makereport(
     return report
 
 
-def _refuse_foreign_contexts() -> None:
-    done = subprocess.run(
-        ["kubectl", "config", "current-context"], capture_output=True, text=True, check=False
-    )
-    context = done.stdout.strip()
-    if done.returncode or not context:
-        pytest.exit(f"No Kubernetes to test on: {done.stderr.strip()}", returncode=2)
-    if not context.startswith(("kind-", "localkube")) and os.environ.get(CONTEXT) != context:
-        pytest.exit(
-            f"{context} is not a context for tests (kind-…, localkube…); {CONTEXT}={context} says"
-            " that it is.",
-            returncode=2,
-        )
-
-
 @pytest.fixture(scope="session")
 def operator(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Installed, once for all workers; its image."""
-    _refuse_foreign_contexts()
+    if why := foreign_context():
+        pytest.exit(why, returncode=2)
     shared = tmp_path_factory.getbasetemp().parent
     # What kubectl learnt of another cluster at the same address would be wrong here.
     os.environ["KUBECACHEDIR"] = str(shared / "kubectl")
@@ -127,31 +109,9 @@ def store(namespace: str) -> Store:
 
 
 @pytest.fixture
-def rig() -> Iterator[Callable[..., None]]:
+def rig() -> Iterator[Rig]:
     """`rig("kill", "node1")`; what was not undone is undone at the end."""
-    command = shlex.split(os.environ[RIG])
-    undo: list[tuple[str, ...]] = []
-    opposite = {"kill": "start", "partition": "heal"}
-
-    def ask(*words: Any) -> None:
-        given = tuple(str(word) for word in words)
-        subprocess.run([*command, *given], check=True, capture_output=True)
-        if given[0] in opposite:
-            undo.append((opposite[given[0]], *given[1:]))
-        elif given in undo:
-            undo.remove(given)
-
-    yield ask
-    for words in reversed(undo):
-        subprocess.run([*command, *words], check=True, capture_output=True)
-    until(_all_machines_ready, "all machines for the next test")
-
-
-def _all_machines_ready() -> bool:
-    machines = kubectl_json("get", "nodes")["items"]
-    return all(
-        condition["status"] == "True"
-        for machine in machines
-        for condition in machine["status"]["conditions"]
-        if condition["type"] == "Ready"
-    )
+    made = Rig()
+    yield made
+    made.undo()
+    until(all_machines_ready, "all machines for the next test")

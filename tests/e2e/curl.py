@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from tests.e2e.client_pod import pod_security
 from tests.e2e.kube import gateway_image, kubectl
-from tests.e2e.traffic import pod_security
 
 if TYPE_CHECKING:
     from tests.e2e.kube import Store
@@ -14,13 +14,15 @@ if TYPE_CHECKING:
 __all__ = ["Curl"]
 
 HTTP = """
-import json, sys, urllib.error, urllib.request
-method, path, body = sys.argv[1:4]
-data = body.encode() if body else None
-asked = urllib.request.Request("http://GATEWAY" + path, data, {"Content-Type": "application/json"},
-                               method=method)
+import json, ssl, sys, urllib.error, urllib.request
+method, url, body, token, authority = sys.argv[1:]
+headers = {"Content-Type": "application/json"}
+if token:
+    headers["Authorization"] = "Bearer " + token
+asked = urllib.request.Request(url, body.encode() if body else None, headers, method=method)
+trusted = ssl.create_default_context(cadata=authority) if authority else None
 try:
-    with urllib.request.urlopen(asked, timeout=20) as got:
+    with urllib.request.urlopen(asked, timeout=20, context=trusted) as got:
         print(json.dumps([got.status, json.load(got)]))
 except urllib.error.HTTPError as error:
     print(json.dumps([error.code, json.load(error)]))
@@ -30,8 +32,9 @@ except urllib.error.HTTPError as error:
 class Curl:
     """A pod that asks the gateway's Service."""
 
-    def __init__(self, store: Store) -> None:
-        """Start it."""
+    def __init__(self, store: Store, authority: str = "") -> None:
+        """Start it; with the PEM of an `authority` it speaks HTTPS and trusts nobody else."""
+        self._authority = authority
         security = pod_security()
         self._store = store
         pod = {
@@ -53,10 +56,15 @@ class Curl:
         kubectl("apply", "-f", "-", text=json.dumps(pod))
         store.kubectl("wait", "--for=condition=Ready", "pod/curl", "--timeout=60s")
 
-    def __call__(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+    def __call__(
+        self, method: str, path: str, body: Any = None, token: str = ""
+    ) -> tuple[int, Any]:
         """(status, JSON)."""
-        script = HTTP.replace("GATEWAY", f"{self._store.name}-gateway")
+        scheme = "https" if self._authority else "http"
+        url = f"{scheme}://{self._store.name}-gateway{path}"
         text = json.dumps(body) if body is not None else ""
-        out = self._store.kubectl("exec", "curl", "--", "python3", "-c", script, method, path, text)
+        out = self._store.kubectl(
+            "exec", "curl", "--", "python3", "-c", HTTP, method, url, text, token, self._authority
+        )
         status, found = json.loads(out)
         return status, found

@@ -8,9 +8,9 @@ nobody waits for the lease.  Each death is a line in `DEATHS`.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -23,7 +23,7 @@ from shardcluster_runtime.execute import Executor
 
 DEATHS = Path("/tmp/deaths")  # noqa: S108 - of its own container
 IDENTITY = "doomed"
-AMID_MS = (5, 20, 80, 320)  # one after the other: what takes longer than the first ends sometime
+AMID_MS = (5, 20, 80, 320, 1280)  # one after the other: what takes longer than one ends sometime
 
 
 def _die(action: actions.Action, number: int) -> None:
@@ -59,19 +59,20 @@ def _doom(number: int, mode: str) -> None:
     Elector.__init__ = named  # type: ignore[method-assign, assignment]
 
 
-def _live_again_and_again() -> None:
-    number = 0
-    while True:
-        number += 1
-        done = subprocess.run([sys.executable, __file__, str(number)], check=False)
-        if done.returncode != -signal.SIGKILL:
-            sys.stderr.write(f"ended by itself: {done.returncode}\n")
-            time.sleep(1.0)
+def _live(number: int, mode: str) -> None:
+    """One life, in a process of its own; what it imports is there already."""
+    pid = os.fork()
+    if pid == 0:
+        _doom(number, mode)
+        operator_main.main([])
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if code != -signal.SIGKILL:
+        sys.stderr.write(f"ended by itself: {code}\n")
+        time.sleep(1.0)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        _doom(int(sys.argv[1]), os.environ["MODE"])
-        operator_main.main([])
-    else:
-        _live_again_and_again()
+    for life in itertools.count(1):
+        _live(life, os.environ["MODE"])

@@ -9,19 +9,30 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from tests.e2e.kube import Api, Document, engine_image, kubectl, kubectl_json, until
+from tests.e2e.kube import Api, Document, Refused, engine_image, kubectl, until
 
 if TYPE_CHECKING:
     from tests.e2e.kube import Store
 
-__all__ = ["HAND_NAMESPACE", "kill_container", "kill_engine", "lend_a_hand"]
+__all__ = [
+    "ENGINE", "HAND_NAMESPACE", "kill_container", "kill_engine", "lend_a_hand", "signal_container",
+]  # fmt: skip
 
 HAND_NAMESPACE = "shardcluster-e2e-hand"
-_KILL = (
-    'for p in /proc/[0-9]*; do if grep -q "$0" "$p/cgroup" 2>/dev/null'
-    ' && grep -qE "^$1" "$p/comm" 2>/dev/null;'
-    ' then kill -9 "${p#/proc/}" && echo killed && exit 0; fi; done'
-)
+ENGINE = "(valkey|redis)-server"
+# Words: the container's id, the process's name as a regular expression, the signal, and perhaps how
+# many seconds later it gets which other one: then nothing is needed for that, no API server either.
+_SIGNAL = """
+for file in $(grep -ls -- "$0" /proc/[0-9]*/cgroup); do
+    process=${file%/cgroup}
+    grep -qE "^$1" "$process/comm" 2>/dev/null || continue
+    number=${process#/proc/}
+    kill "-$2" "$number" || exit 1
+    [ -z "$3" ] || { sleep "$3"; kill "-$4" "$number"; } >/dev/null 2>&1 </dev/null &
+    echo "$number"
+    exit
+done
+"""
 
 
 def lend_a_hand() -> None:
@@ -66,21 +77,33 @@ def lend_a_hand() -> None:
 
 def kill_engine(store: Store, node: str) -> None:
     """SIGKILL to the engine's process of `shard-0-1`, and nothing else."""
-    kill_container(store.namespace, f"{store.name}-{node}", "(valkey|redis)-server")
+    kill_container(store.namespace, f"{store.name}-{node}", ENGINE)
 
 
 def kill_container(namespace: str, pod_name: str, process: str) -> None:
     """SIGKILL to the process of a pod whose name matches the regular expression."""
     pod = Api.read(f"/api/v1/namespaces/{namespace}/pods/{pod_name}")
-    container = pod["status"]["containerStatuses"][0]["containerID"].rpartition("/")[2]
-    machine = pod["spec"]["nodeName"]
-    hands = kubectl_json("-n", HAND_NAMESPACE, "get", "pods", "-l", "app=hand")["items"]
-    (hand,) = (
-        item["metadata"]["name"] for item in hands if item["spec"].get("nodeName") == machine
-    )
-    until(
-        lambda: kubectl(
-            "-n", HAND_NAMESPACE, "exec", hand, "--", "sh", "-c", _KILL, container, process
-        ),
-        f"{process} of {pod_name} is killed",
-    )
+    until(lambda: signal_container(pod, process, "KILL"), f"{process} of {pod_name} is killed")
+
+
+def signal_container(pod: Document, process: str, *signals: str) -> bool:
+    """A signal to that process, or (signal, seconds, signal): then another one so much later.
+
+    False when there is none.
+    """
+    states = pod["status"].get("containerStatuses", ())
+    container = "".join(state.get("containerID", "") for state in states[:1]).rpartition("/")[2]
+    if not container:
+        return False
+    hand = _hand_on(pod["spec"]["nodeName"])
+    words = ("sh", "-c", _SIGNAL, container, process, *signals)
+    return bool(kubectl("-n", HAND_NAMESPACE, "exec", hand, "--", *words))
+
+
+def _hand_on(machine: str) -> str:
+    hands = Api.read(f"/api/v1/namespaces/{HAND_NAMESPACE}/pods?labelSelector=app%3Dhand")["items"]
+    for pod in hands:
+        if pod["spec"].get("nodeName") == machine and pod["status"]["phase"] == "Running":
+            return str(pod["metadata"]["name"])
+    message = f"no hand on {machine}"
+    raise Refused(message)

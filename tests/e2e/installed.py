@@ -71,10 +71,11 @@ def without_operator() -> Iterator[None]:
 
 
 def active_operator() -> str:
-    """The pod that holds the lease; empty while nobody does."""
+    """The pod that holds the lease; empty while nobody does, or one that is on its way out."""
     lease = kubectl_json("-n", SYSTEM, "get", "lease", OPERATOR)
     holder: str = lease["spec"].get("holderIdentity") or ""
-    return holder.rpartition("-")[0]
+    name = holder.rpartition("-")[0]
+    return name if name in {pod["metadata"]["name"] for pod in operator_pods()} else ""
 
 
 def operator_logs(lines: int = 60) -> str:

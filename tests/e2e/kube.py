@@ -13,6 +13,7 @@ import importlib.metadata
 import json
 import os
 import subprocess
+import threading
 import time
 import urllib.parse
 from dataclasses import dataclass
@@ -22,17 +23,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
-    "Api", "Document", "Refused", "Store", "engine_image", "gateway_image", "kubectl",
-    "kubectl_json",
-    "manifest", "next_engine_image", "operator_image", "until",
+    "Api", "Document", "Refused", "Store", "engine_image", "foreign_context", "gateway_image",
+    "kubectl", "kubectl_json", "manifest", "next_engine_image", "operator_image", "until",
 ]  # fmt: skip
 
 Document = dict[str, Any]
 
+CONTEXT = "SHARDCLUSTER_E2E_CONTEXT"
 VERSION = importlib.metadata.version("shardcluster")
 DEADLINE_S = 240.0
 POLL_S = 0.2
 KUBECTL_TIMEOUT_S = 150.0
+API_TIMEOUT_S = 20.0
 SMALL = {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}}
 NODE_TIMEOUT_MS = 2000
 
@@ -59,6 +61,22 @@ def gateway_image() -> str:
     return os.environ.get("SHARDCLUSTER_E2E_GATEWAY_IMAGE", f"shardcluster-api:{VERSION}")
 
 
+def foreign_context() -> str:
+    """Why nothing may be tried on the Kubernetes that KUBECONFIG names; empty where it may."""
+    done = subprocess.run(
+        ["kubectl", "config", "current-context"], capture_output=True, text=True, check=False
+    )
+    context = done.stdout.strip()
+    if done.returncode or not context:
+        return f"No Kubernetes to test on: {done.stderr.strip()}"
+    if not context.startswith(("kind-", "localkube")) and os.environ.get(CONTEXT) != context:
+        return (
+            f"{context} is not a context for tests (kind-…, localkube…); {CONTEXT}={context} says"
+            " that it is."
+        )
+    return ""
+
+
 class Refused(AssertionError):
     """Kubectl failed; the message is what it said."""
 
@@ -76,38 +94,52 @@ def kubectl(*arguments: str, text: str | None = None) -> str:
 
 
 class Api:
-    """Reads of the API through `kubectl proxy`: a process a read is too much for polling."""
+    """The API through `kubectl proxy`: a process for each read is too much for polling."""
 
-    _connection: http.client.HTTPConnection | None = None
+    _own = threading.local()  # a connection for each thread
 
     @classmethod
     def read(cls, path: str) -> Document:
         """An object, or a list with `items`; raises Refused."""
+        return cls.ask("GET", path)
+
+    @classmethod
+    def ask(cls, method: str, path: str, document: object = None) -> Document:
+        """Any request that is answered by JSON; raises Refused."""
+        found: Document = json.loads(cls.text(method, path, document))
+        return found
+
+    @classmethod
+    def text(cls, method: str, path: str, document: object = None) -> bytes:
+        """Any request; raises Refused."""
+        body = None if document is None else json.dumps(document)
         try:
             connection = cls._connect()
-            connection.request("GET", path)
+            connection.request(method, path, body, {"Content-Type": "application/json"})
             answer = connection.getresponse()
-            body = answer.read()
+            found = answer.read()
         except (OSError, http.client.HTTPException) as error:
-            cls._connection = None
-            raise Refused(f"GET {path}: {error!r}") from error  # noqa: EM102, TRY003
+            cls._own.connection = None
+            raise Refused(f"{method} {path}: {error!r}") from error  # noqa: EM102, TRY003
         if answer.status != http.HTTPStatus.OK:
-            raise Refused(f"GET {path}: {answer.status} {body.decode()[:500]}")  # noqa: EM102, TRY003
-        found: Document = json.loads(body)
+            raise Refused(f"{method} {path}: {answer.status} {found.decode()[:500]}")  # noqa: EM102, TRY003
         return found
 
     @classmethod
     def _connect(cls) -> http.client.HTTPConnection:
-        if cls._connection is None:
-            cls._connection = http.client.HTTPConnection("127.0.0.1", _proxy_port(), timeout=20)
-        return cls._connection
+        found: http.client.HTTPConnection | None = getattr(cls._own, "connection", None)
+        if found is None:
+            found = http.client.HTTPConnection("127.0.0.1", _proxy_port(), timeout=API_TIMEOUT_S)
+            cls._own.connection = found
+        return found
 
 
 @functools.cache
 def _proxy_port() -> int:
     """Of a proxy that lives as long as this process."""
     proxy = subprocess.Popen(
-        ["kubectl", "proxy", "--port=0"], stdout=subprocess.PIPE, text=True
+        ["kubectl", "proxy", "--port=0"], stdout=subprocess.PIPE, text=True,
+        stderr=subprocess.DEVNULL,  # a line for each request while the API server is away
     )  # fmt: skip
     atexit.register(proxy.terminate)
     assert proxy.stdout is not None
@@ -245,6 +277,10 @@ class Store:
         found = Api.read(f"/api/v1/namespaces/{self.namespace}/pods?{query}")
         return sorted(found["items"], key=lambda pod: str(pod["metadata"]["name"]))
 
+    def engine_images(self) -> set[str]:
+        """What the nodes' pods are to run."""
+        return {pod["spec"]["containers"][0]["image"] for pod in self.pods()}
+
     def pod_uids(self) -> dict[str, str]:
         """Node → its pod's uid."""
         return {self.node_of(pod): pod["metadata"]["uid"] for pod in self.pods()}
@@ -272,9 +308,10 @@ class Store:
         """Wait until it was `life_of`, and is not."""
         until(lambda: self.life_of(node) != before, f"another life of {node}")
 
-    def delete_pods(self, *nodes: str) -> None:
-        """Ask for their end, and don't wait for it."""
-        self.kubectl("delete", "pod", "--wait=false", *(f"{self.name}-{node}" for node in nodes))
+    def delete_pods(self, *nodes: str, grace_s: int = -1) -> None:
+        """Ask for their end, and don't wait for it; they have `grace_s`, or what they ask for."""
+        names = (f"{self.name}-{node}" for node in nodes)
+        self.kubectl("delete", "pod", "--wait=false", f"--grace-period={grace_s}", *names)
 
     def end_pods(self, *nodes: str) -> None:
         """At once, without a chance to hand anything over."""

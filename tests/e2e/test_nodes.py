@@ -12,9 +12,10 @@ from tests.e2e.traffic import traffic
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.e2e.rig import Rig
+
 pytestmark = pytest.mark.serial
 
-Rig = "Callable[..., None]"
 AWAY_S = 30
 
 
@@ -65,7 +66,7 @@ def _ready(machine: str) -> bool:
 
 
 @pytest.mark.rig
-def test_a_machine_loses_power_and_comes_back(store: Store, rig: Callable[..., None]) -> None:
+def test_a_machine_loses_power_and_comes_back(store: Store, rig: Rig) -> None:
     """Its masters are replaced; back again, its nodes are replicas."""
     store.apply()
     store.until_calm()
@@ -84,7 +85,7 @@ def test_a_machine_loses_power_and_comes_back(store: Store, rig: Callable[..., N
 
 
 @pytest.mark.rig
-def test_a_machine_is_gone_for_good(store: Store, rig: Callable[..., None]) -> None:
+def test_a_machine_is_gone_for_good(store: Store, rig: Rig) -> None:
     """When its Node is deleted, its nodes are made anew elsewhere and copy."""
     store.apply(storage=None)
     store.until_calm()
@@ -104,7 +105,7 @@ def test_a_machine_is_gone_for_good(store: Store, rig: Callable[..., None]) -> N
 
 
 @pytest.mark.rig
-def test_a_machine_is_cut_off(store: Store, rig: Callable[..., None]) -> None:
+def test_a_machine_is_cut_off(store: Store, rig: Rig) -> None:
     """A client on each side: what the gateway acknowledged with a replica is never lost."""
     store.apply(gateway={"durability": "replica"})
     store.until_calm()
@@ -148,7 +149,7 @@ def test_a_machine_is_drained(store: Store) -> None:
 
 
 @pytest.mark.rig
-def test_the_api_server_is_away(store: Store, rig: Callable[..., None]) -> None:
+def test_the_api_server_is_away(store: Store, rig: Rig) -> None:
     """Clients do not notice; a master that ends meanwhile is replaced by the engine's own vote."""
     store.apply()
     store.until_calm()

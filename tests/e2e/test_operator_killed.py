@@ -98,7 +98,7 @@ def test_the_standby_takes_over(store: Store) -> None:
     store.apply(shards=2, replicasPerShard=0, rebalance={"maxKeysPerSecond": 1000})
     store.until_calm(shards=2, replicas=0)
     with traffic(store) as clients:
-        first = active_operator()
+        first = until(active_operator, "an active operator")
         store.patch(shards=3)
         store.until_status(lambda status: status["reason"] == "Rebalancing", "slots that move")
         kill_container(SYSTEM, first, "python")
@@ -125,7 +125,7 @@ def test_an_upgrade_of_the_operator_touches_no_pod(store: Store) -> None:
     before = {**store.pod_uids(), **{p["metadata"]["name"]: p["metadata"]["uid"]
                                      for p in store.pods("gateway")}}  # fmt: skip
     with traffic(store) as clients:
-        ruled = active_operator()
+        ruled = until(active_operator, "an active operator")
         kubectl("-n", SYSTEM, "rollout", "restart", f"deploy/{OPERATOR}")
         kubectl("-n", SYSTEM, "rollout", "status", f"deploy/{OPERATOR}", "--timeout=120s")
         until(lambda: active_operator() not in {"", ruled}, "a new active operator")

@@ -137,10 +137,12 @@ class TestKubernetes(PlatformContract):
         named.apply(gateway={"replicas": 0})
         kube = await Kube.open()
         made = KubernetesRig(kube, named)
-        await made.begin()
-        yield made
-        await made.end()
-        await kube.close()
+        try:
+            await made.begin()
+            yield made
+        finally:
+            await made.end()
+            await kube.close()
 
     async def let_it_end(self, rig: Rig, platform: Platform) -> None:
         """Pods come back by themselves, unless they can't start."""

@@ -45,7 +45,7 @@ def test_all_pods_at_once_with_volumes(store: Store) -> None:
     before = {node["name"]: node["host"] for node in store.until_calm()["nodes"]}
     with traffic(store) as clients:
         uids = store.pod_uids()
-        store.delete_pods(*uids)
+        store.delete_pods(*uids, grace_s=1)  # in their own time they might hand over without a gap
         down = store.until_status(
             lambda status: any(
                 c["type"] == "Available" and c["status"] == "False" for c in status["conditions"]

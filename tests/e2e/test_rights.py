@@ -93,6 +93,7 @@ def test_no_right_is_granted_that_is_not_used(store: Store, growing_class: str) 
         store.until_calm(shards=2)
         store.patch(image=next_engine_image())
         store.until_calm(shards=2)
+        assert store.engine_images() == {next_engine_image()}
         store.patch(gateway=None)  # one gateway needs no budget
         store.kubectl("scale", "shc", "demo", "--replicas=1")
         store.until_calm(shards=1)

@@ -10,10 +10,6 @@ from tests.e2e.kube import SMALL, Document, Store, kubectl_json, next_engine_ima
 from tests.e2e.traffic import traffic
 
 
-def _images(store: Store) -> set[str]:
-    return {pod["spec"]["containers"][0]["image"] for pod in store.pods()}
-
-
 def _engine(store: Store, node: str, *command: str) -> str:
     """What the engine of a node answers."""
     secret = kubectl_json("-n", store.namespace, "get", "secret", f"{store.name}-auth")
@@ -59,7 +55,7 @@ def test_a_new_image(store: Store) -> None:
         store.patch(image=next_engine_image())
         _one_at_a_time(store, before)
         clients.harmless()
-    assert _images(store) == {next_engine_image()}
+    assert store.engine_images() == {next_engine_image()}
     assert "Updating" in store.event_reasons()
 
 
@@ -93,15 +89,9 @@ def test_resources_and_settings(store: Store) -> None:
         before = store.pod_uids()
         store.patch(config={"maxmemory-policy": "allkeys-lru"}, failover={"nodeTimeoutMs": 3000})
         store.until_calm()
-        for node in before:
-            until(
-                lambda node=node: (
-                    "allkeys-lru"  # type: ignore[misc]
-                    in _engine(store, node, "CONFIG", "GET", "maxmemory-policy")
-                    and "3000" in _engine(store, node, "CONFIG", "GET", "cluster-node-timeout")
-                ),
-                f"{node} has the new settings",
-            )
+        for node in before:  # at rest with the new spec, so the nodes have it
+            assert "allkeys-lru" in _engine(store, node, "CONFIG", "GET", "maxmemory-policy")
+            assert "3000" in _engine(store, node, "CONFIG", "GET", "cluster-node-timeout")
         assert store.pod_uids() == before
 
         more = {**SMALL, "limits": {"memory": "160Mi"}}
@@ -147,6 +137,10 @@ def test_the_gateway(store: Store) -> None:
     until(lambda: curl("GET", "/read?key=k")[1]["role"] == "master", "reads from the master")
     store.patch(gateway={"replicas": 2, "readFrom": "replica"})
     until(lambda: curl("GET", "/read?key=k")[1]["role"] == "replica", "reads from the replica")
+    with traffic(store) as clients:
+        store.patch(gateway={"replicas": 1})
+        until(lambda: len(store.pods("gateway")) == 1, "one gateway less")
+        clients.harmless()
     store.patch(gateway={"replicas": 0})
     until(lambda: not store.pods("gateway"), "no gateway")
     assert store.pod_uids() == before

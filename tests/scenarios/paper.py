@@ -8,9 +8,7 @@ Deterministic: ids, ports and epochs are counted, time is a number that `tick` m
 from __future__ import annotations
 
 import dataclasses
-import enum
 from dataclasses import dataclass, field
-from typing import Self
 
 from shardcluster.observed import (
     Address,
@@ -22,106 +20,17 @@ from shardcluster.observed import (
     Role,
 )
 from shardcluster.slots import SlotSet
+from tests.scenarios.paper_node import PaperNode, Process, keys_of, slot_of_key
 
-__all__ = ["KEYS_PER_SLOT", "PaperCluster", "PaperNode", "Process", "keys_of", "slot_of_key"]
+__all__ = ["PaperCluster"]
 
-KEYS_PER_SLOT = 2
-KEYED_SLOT_STEP = 8  # every eighth slot holds keys
 REJOIN_DELAY_MS = 2_000  # a master that started or joined doesn't serve yet
 FORGET_BAN_MS = 60_000
 FIRST_PORT = 7000
 FIRST_OFFSET = 14
+LONG_ACKED = 1  # its replica has got more since
 START_MS = 1_000_000
 HANDSHAKE_ID = "f" * 40
-
-
-class Process(enum.Enum):
-    """What became of a node's process."""
-
-    RUNNING = enum.auto()
-    ENDED = enum.auto()
-    HUNG = enum.auto()
-
-
-def slot_of_key(key: int) -> int:
-    """Keys are numbers; a slot has `KEYS_PER_SLOT` of them."""
-    return key // KEYS_PER_SLOT
-
-
-def keys_of(slots: SlotSet) -> set[int]:
-    """The keys that a full store has in those slots."""
-    return {
-        slot * KEYS_PER_SLOT + number
-        for slot in slots
-        if slot % KEYED_SLOT_STEP == 0
-        for number in range(KEYS_PER_SLOT)
-    }
-
-
-@dataclass(slots=True)
-class PaperNode:
-    """One node; what it owns and holds, and what it believes of the others (`lines`)."""
-
-    name: str
-    shard: str
-    ordinal: int
-    address: Address
-    node_id: str
-    listed: bool = True  # the platform knows it; False: a stranger
-    role: Role = Role.MASTER
-    master_id: str | None = None
-    slots: SlotSet = field(default_factory=SlotSet)
-    epoch: int = 0
-    keys: set[int] = field(default_factory=set)
-    migrating: dict[int, str] = field(default_factory=dict)
-    importing: dict[int, str] = field(default_factory=dict)
-    lines: dict[str, PeerView] = field(default_factory=dict)
-    handshakes: set[Address] = field(default_factory=set)
-    banned: dict[str, int] = field(default_factory=dict)  # id -> until when
-    replaced: set[str] = field(default_factory=set)  # ids of masters it took over from
-    process: Process = Process.RUNNING
-    link_up: bool = True
-    link_down_since_ms: int | None = None  # None: never was up
-    syncing: bool = False
-    offset: int = 0
-    serves_from_ms: int = 0
-    silent_since_ms: int = 0
-    config: dict[str, str] = field(default_factory=dict)
-    pending: str = ""
-    loading: bool = False
-    rejecting: bool = False  # a firewall rejects us; the other nodes reach it
-    foreign: bool = False  # of another cluster, as long as nobody introduces it
-    cut_off: bool = False  # no packet comes through from anywhere
-
-    @property
-    def running(self) -> bool:
-        """Whether its process runs and can be talked with by other nodes."""
-        return self.process is Process.RUNNING and not self.cut_off
-
-    def keys_in(self, slot: int) -> set[int]:
-        """The keys that it holds of one slot."""
-        first = slot * KEYS_PER_SLOT
-        return self.keys.intersection(range(first, first + KEYS_PER_SLOT))
-
-    def wipe(self) -> None:
-        """Its data is gone."""
-        self.keys.clear()
-
-    def copy(self) -> Self:
-        """A node of the same state that shares nothing that changes."""
-        twin = dataclasses.replace(self)
-        for name in ("keys", "migrating", "importing", "lines", "handshakes", "banned",
-                     "replaced", "config"):  # fmt: skip
-            setattr(twin, name, getattr(self, name).copy())
-        return twin
-
-    def become_replica(self, master_id: str) -> None:
-        """Follow another node from now on."""
-        self.role, self.master_id = Role.REPLICA, master_id
-        self.slots = SlotSet()
-        self.migrating.clear()
-        self.importing.clear()
-        self.link_up, self.syncing, self.link_down_since_ms = False, False, None
 
 
 @dataclass(slots=True)
@@ -142,6 +51,7 @@ class PaperCluster:
     slice_slots: int = 2_000
     past: dict[str, str] = field(default_factory=dict)  # node name -> what it brings along
     remembered: dict[str, str] = field(default_factory=dict)  # what this controller saw: ids
+    first_look_ms: int = 0  # of this controller; 0: not yet
     moved: dict[int, int] = field(default_factory=dict)  # slot -> how often it changed owner
     counter: int = 0
     epoch: int = 0
@@ -225,14 +135,23 @@ class PaperCluster:
     def end(self, name: str) -> None:
         """The process ends; without storage its keys are gone."""
         node = self.nodes[name]
-        node.process, node.silent_since_ms = Process.ENDED, self.now_ms
+        if self.answers(node):
+            node.silent_since_ms = self.now_ms
+        node.process = Process.ENDED
         if not self.storage:
             node.wipe()
 
+    def lose_disk(self, name: str) -> None:
+        """The process ends, and all that it had stored is gone."""
+        self.end(name)
+        self.nodes[name].emptied = True
+        self.nodes[name].wipe()
+
     def hang(self, name: str) -> None:
         """SIGSTOP."""
+        if self.answers(self.nodes[name]):
+            self.nodes[name].silent_since_ms = self.now_ms
         self.nodes[name].process = Process.HUNG
-        self.nodes[name].silent_since_ms = self.now_ms
 
     def resume(self, name: str) -> None:
         """SIGCONT."""
@@ -243,6 +162,7 @@ class PaperCluster:
         node = self.nodes[name]
         if node.process is not Process.ENDED or node.pending:
             return
+        fresh = fresh or node.emptied
         node.process = Process.RUNNING
         node.serves_from_ms = self.now_ms + REJOIN_DELAY_MS
         node.link_up, node.link_down_since_ms, node.syncing = False, None, False
@@ -260,6 +180,7 @@ class PaperCluster:
     def new_controller(self) -> None:
         """The controller was killed; its follower remembers nothing."""
         self.remembered.clear()
+        self.first_look_ms = 0
 
     # -- time and gossip --------------------------------------------------------------------
 
@@ -423,6 +344,7 @@ class PaperCluster:
 
     def observe(self) -> Observed:
         """One pass's picture, as the runtime would hand it in."""
+        self.first_look_ms = self.first_look_ms or self.now_ms
         listed = [node for node in self.nodes.values() if node.listed]
         listed.sort(key=lambda node: (int(node.shard.rpartition("-")[2]), node.ordinal))
         return Observed(
@@ -450,9 +372,11 @@ class PaperCluster:
             ended=ended and self.proves_end and not node.pending,
             refused=node.rejecting or (ended and not node.cut_off and not node.pending),
             loading=node.loading,
-            silent_ms=0 if answers else self.now_ms - node.silent_since_ms,
+            silent_ms=0 if answers else self.now_ms - max(self.first_look_ms, node.silent_since_ms),
+            heard=node.name in self.remembered,
             known_id=self.remembered.get(node.name),
             pending=node.pending,
+            emptied=node.emptied and ended,
         )
 
     def _view(self, node: PaperNode) -> NodeView:
@@ -477,9 +401,17 @@ class PaperCluster:
             current_epoch=self.epoch,
             cluster_ok=self.now_ms >= node.serves_from_ms,
             keys=len(node.keys),
+            keeps_open_slots=self.replicas_know_open_slots,
             offset=node.offset,
+            history="paper",
             link_up=node.role is Role.MASTER or node.link_up,
             link_down_ms=0 if node.role is Role.MASTER or node.link_up else down_ms,
             syncing=node.syncing,
+            half=node.half,
+            acked=tuple(
+                LONG_ACKED
+                for other in self.nodes.values()
+                if other.master_id == node.node_id and other.link_up and other.fed
+            ),
             config=tuple(sorted(node.config.items())),
         )

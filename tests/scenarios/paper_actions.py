@@ -13,11 +13,13 @@ from shardcluster import actions
 from shardcluster.actions import FailoverMode
 from shardcluster.observed import Role
 from shardcluster.slots import SlotSet
-from tests.scenarios.paper import PaperCluster, PaperNode, Process, slot_of_key
 from tests.scenarios.paper_checks import effective_slots
+from tests.scenarios.paper_node import PaperNode, Process, slot_of_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.scenarios.paper import PaperCluster
 
 __all__ = [
     "STEPWISE_SLOTS", "PaperViolation", "apply", "apply_partly", "move_at_once",
@@ -96,6 +98,11 @@ def _commands(cluster: PaperCluster, action: actions.Action) -> Iterator[str]:
         case actions.Replicate(name, _, master_id):
             _replicate(cluster, cluster.nodes[name], master_id)
             yield "follows"
+        case actions.DropLeftovers(name):
+            node = cluster.nodes[name]
+            _require(not (node.slots or node.importing), f"{name} owns or imports slots: erased")
+            node.wipe()
+            yield "erased"
         case actions.StabilizeSlot(name, slots):
             for slot in slots:
                 cluster.nodes[name].migrating.pop(slot, None)
@@ -137,9 +144,10 @@ def _replicate(cluster: PaperCluster, node: PaperNode, master_id: str) -> None:
 def _add_slots(cluster: PaperCluster, gifts: tuple[tuple[str, SlotSet], ...]) -> Iterator[str]:
     for name, slots in gifts:
         for other in cluster.nodes.values():
-            _require(
-                not other.slots & slots, f"{other.name} owns {other.slots & slots} given to {name}"
-            )
+            # What a node without storage had is gone with its process, and its id with it.
+            gone = other.process is Process.ENDED and (other.emptied or not cluster.storage)
+            owned = SlotSet() if gone else other.slots & slots
+            _require(not owned, f"{other.name} owns {owned} given to {name}")
         node = cluster.nodes[name]
         if node.running and node.role is Role.MASTER:
             node.slots |= slots

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from shardcluster.slots import SlotSet
-from tests.scenarios.paper import PaperCluster, PaperNode, Process, keys_of
+from tests.scenarios.paper_node import PaperNode, Process, keys_of
 
 if TYPE_CHECKING:
     from shardcluster.spec import Spec
+    from tests.scenarios.paper import PaperCluster
 
 __all__ = ["Safety", "assert_safe", "assert_shape", "effective_slots", "safety"]
 
@@ -56,10 +57,14 @@ def safety(cluster: PaperCluster) -> Safety:
 
 
 def _stand_ins(cluster: PaperCluster, owner: PaperNode) -> list[PaperNode]:
-    """Replicas count while their master can't speak for itself."""
+    """Replicas count while their master can't speak for itself, and one that took its place."""
     if owner.process is Process.RUNNING:
         return []
-    return [node for node in cluster.nodes.values() if node.master_id == owner.node_id]
+    return [
+        node
+        for node in cluster.nodes.values()
+        if node.master_id == owner.node_id or owner.node_id in node.replaced
+    ]
 
 
 def _handed_over(cluster: PaperCluster, slot: int, other_id: str) -> set[int]:

@@ -6,6 +6,7 @@ are expected to print below; a block without one is prose.  Verbs are methods `d
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -17,9 +18,10 @@ from shardcluster.picture import draw
 from shardcluster.preview import preview
 from shardcluster.slots import SlotSet
 from tests.scenarios.drive import decide_checked, run, spec_of, step
-from tests.scenarios.paper import PaperCluster, Process, keys_of
+from tests.scenarios.paper import PaperCluster
 from tests.scenarios.paper_actions import apply_partly
 from tests.scenarios.paper_checks import assert_safe, effective_slots, safety
+from tests.scenarios.paper_node import Process, keys_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -192,6 +194,12 @@ class Teller:
             self.cluster.end(name)
         self.cluster.tick(10)
 
+    def do_lose_disk(self, *names: str) -> None:
+        """Processes end and what they had stored is gone."""
+        for name in names:
+            self.cluster.lose_disk(name)
+        self.cluster.tick(10)
+
     def do_hang(self, *names: str) -> None:
         """Processes are stopped by SIGSTOP."""
         for name in names:
@@ -275,6 +283,19 @@ class Teller:
             other = self.cluster.nodes.get(fields["to"])
             book, slot = node.migrating, int(fields["migrating"])
         book[slot] = other.node_id if other else "e" * 40
+        self.cluster.tick(0)
+
+    def do_unheard(self, name: str) -> None:
+        """A replica has not heard yet what its master owns."""
+        node = self.cluster.nodes[name]
+        assert node.master_id is not None
+        line = node.lines[node.master_id]
+        node.lines[node.master_id] = dataclasses.replace(line, slots=SlotSet(), config_epoch=0)
+
+    def do_split(self, name: str) -> None:
+        """A replica is a master of its own, of no slot."""
+        node = self.cluster.nodes[name]
+        node.role, node.master_id = Role.MASTER, None
         self.cluster.tick(0)
 
     def do_hand_keys(self, source: str, target: str, slot: str) -> None:

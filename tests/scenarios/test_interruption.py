@@ -12,9 +12,10 @@ import pytest
 
 from shardcluster.actions import MoveSlots, Reason, Wait
 from tests.scenarios.drive import decide_checked, run, spec_of, step
-from tests.scenarios.paper import PaperCluster, Process
+from tests.scenarios.paper import PaperCluster
 from tests.scenarios.paper_actions import apply_partly
 from tests.scenarios.paper_checks import assert_safe, assert_shape, safety
+from tests.scenarios.paper_node import Process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -16,6 +16,8 @@ from shardcluster_api.codec import ItemKind, parse_batch, plain_reads
 from shardcluster_api.commands.many import KEY_BYTES_MAX, PLAIN, is_plain, read_many
 from shardcluster_api.commands.wave import How
 from shardcluster_api.errors import EngineRefused
+from shardcluster_api.limits import BATCH_OPERATIONS_MAX
+from shardcluster_api.plain_json import BATCH_READS, PIPELINED_READS, Written, plain_strings
 from tests.unit.api_fakes import CLOSE, HANG, FakeShard, ask, document
 
 if TYPE_CHECKING:
@@ -145,3 +147,57 @@ async def test_a_batch_beyond_the_limit_is_refused(gateway: Gateway) -> None:
     gateway.in_flight = gateway.limits.in_flight_max
     answer = await ask(gateway, "batch", body=_batch(KEYS))
     assert (answer.status, document(answer)["error"]["code"]) == (503, "TooBusy")
+
+
+_strings = st.text(st.sampled_from('ab"\\é\x01 ,:[]{}') | st.characters(codec="utf-8"), max_size=4)
+
+
+@given(st.lists(_strings, min_size=1, max_size=5), st.sampled_from(BATCH_READS + PIPELINED_READS))
+@example(['"},{"op":"get","key":"'], BATCH_READS[0])
+@example(['"],["GET","'], PIPELINED_READS[0])
+def test_strings_are_cut_out_as_a_parser_reads_them(strings: list[str], way: Written) -> None:
+    """Or not at all."""
+    inside = [json.dumps(one, ensure_ascii=False)[1:-1].encode() for one in strings]
+    body = way.start + way.between.join(inside) + way.end
+    found = plain_strings(body, [way])
+    assert not found or [one.decode() for one in found] == strings
+    assert found or not all(one.isascii() and one.isalnum() for one in strings)
+    raw = way.start + way.between.join(one.encode() for one in strings) + way.end
+    if cut := plain_strings(raw, [way]):
+        read = json.loads(raw)
+        pairs = read if isinstance(read, list) else [each.values() for each in read["operations"]]
+        assert [key.encode() for _, key in pairs] == cut
+    assert plain_strings(way.start[:-1] + way.end, [way]) == []
+
+
+def test_not_more_strings_than_a_request_may_hold() -> None:
+    """The other way refuses them with a sentence."""
+    (way, *_) = PIPELINED_READS
+    body = way.start + way.between.join([b"a"] * (BATCH_OPERATIONS_MAX + 1)) + way.end
+    assert plain_strings(body, [way]) == []
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [b"1", b"2", b"3"],
+        [b"1", None, b"3"],
+        [b'"', b"\\", b"\xff\x00"],
+        [b"", b"\xc3\xa9", b"\x01"],
+    ],
+)
+async def test_all_ways_of_a_pipeline_answer_alike(
+    shard: FakeShard, gateway: Gateway, values: list[bytes | None]
+) -> None:
+    """Compact, with spaces, and with an escape, which nothing short can read."""
+    pairs = zip((b"a", b"b", b"c"), values, strict=True)
+    shard.replicas[0].data.update({key: value for key, value in pairs if value is not None})
+    bodies = [
+        b'[["GET","a"],["GET","b"],["GET","c"]]',
+        b'[["get", "a"], ["get", "b"], ["get", "c"]]',
+        b'[["GET","\\u0061"],["GET","b"],["GET","c"]]',
+    ]
+    (found,) = {(await ask(gateway, "pipeline", body=body)).body for body in bodies}
+    texts = [value if value is None else value.decode("utf-8", "replace") for value in values]
+    assert found == ("[" + ",".join(json_text({"result": t}) for t in texts) + "]\n").encode()
+    assert shard.master.count(b"GET") == 0

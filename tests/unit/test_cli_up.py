@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import functools
 import io
 import os
 import signal
@@ -143,6 +144,37 @@ def test_a_gateway_left_behind_is_ended_but_no_other_process(tmp_path: Path) -> 
                     process.kill()
                 await process.communicate()
         supervise.end_leftover_gateway(tmp_path)  # it is gone: nothing to do
+
+    asyncio.run(scene())
+
+
+def _said_hello(log: Path) -> bool:
+    return log.exists() and log.read_text() == "hello\n"
+
+
+def test_a_gateway_that_nobody_could_note_is_ended_too(tmp_path: Path) -> None:
+    """The controller was killed between starting it and writing its number down."""
+
+    async def scene() -> None:
+        command = [sys.executable, "-c", SLEEPER, supervise.GATEWAY_MODULE]
+        folders = (tmp_path / "ours", tmp_path / "another")
+        started: list[int] = []
+        running = []
+        for folder in folders:
+            folder.mkdir()
+            gateway = supervise.GatewayProcess(command, folder, lambda _: None)
+            gateway.on_started = started.append
+            running.append(asyncio.create_task(gateway.run()))
+            log = folder / supervise.GATEWAY_LOG_FILE
+            await until(functools.partial(_said_hello, log))
+        ours, others = started
+        await asyncio.to_thread(supervise.end_leftover_gateway, folders[0])
+        await until(lambda: len(started) == 3)  # it ended, and the one who runs it starts another
+        assert psutil.Process(others).is_running()
+        assert not psutil.pid_exists(ours)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
 
     asyncio.run(scene())
 

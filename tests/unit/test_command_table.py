@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from shardcluster.slots import SLOT_COUNT, key_slot
 from shardcluster_api.access import Role
 from shardcluster_api.commands.info import joined_info
-from shardcluster_api.commands.plans import Plan, packed, plan, simple_part
+from shardcluster_api.commands.plans import Plan, plan, simple_part
 from shardcluster_api.commands.resp import resp2
 from shardcluster_api.commands.sync_token import (
     EVERY_SLOT,
@@ -33,6 +33,7 @@ from shardcluster_api.commands.table import (
 from shardcluster_api.commands.wave import Part
 from shardcluster_api.limits import KEY_BYTES_MAX
 from shardcluster_api.operations import COMMAND_WORDS, OPERATIONS
+from shardcluster_runtime.wire import packed
 
 if TYPE_CHECKING:
     from shardcluster_api.commands.table import Command

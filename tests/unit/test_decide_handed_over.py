@@ -15,6 +15,7 @@ from shardcluster.actions import (
 )
 from shardcluster.decide import decide
 from shardcluster.observed import Role
+from shardcluster.picture import draw
 from shardcluster.slots import SlotSet
 from tests.scenarios import paper_actions
 from tests.scenarios.drive import run, spec_of, step
@@ -56,6 +57,17 @@ def test_without_storage_the_replica_leads_before_the_old_master_starts_empty() 
     decision = decide(spec, cluster.observe())
     assert decision.action == Failover("shard-3-1", FailoverMode.TAKEOVER)
     assert decision.reason is Reason.MASTER_LOST
+    run(cluster, spec)
+    assert keys <= _held(cluster)
+
+
+def test_with_storage_that_is_gone_it_is_the_same() -> None:
+    """Its disk went with it."""
+    cluster, keys = _half_moved(stored=True)
+    cluster.lose_disk("shard-3-0")
+    cluster.tick(10)
+    spec = spec_of(4, 1, storage=STORAGE)
+    assert decide(spec, cluster.observe()).action == Failover("shard-3-1", FailoverMode.TAKEOVER)
     run(cluster, spec)
     assert keys <= _held(cluster)
 
@@ -168,3 +180,47 @@ def test_a_hang_of_such_a_master_is_no_proof() -> None:
     cluster.hang("shard-3-0")
     cluster.tick(1000)
     assert not isinstance(decide(spec_of(4, 1), cluster.observe()).action, Failover)
+
+
+def _disk_lost() -> PaperCluster:
+    cluster, _ = _half_moved(stored=True)
+    cluster.end("shard-3-0")
+    cluster.nodes["shard-3-0"].wipe()
+    cluster.move_to_new_address("shard-3-0")
+    cluster.begin("shard-3-0", fresh=True)
+    cluster.tick(10)
+    return cluster
+
+
+def test_when_its_disk_is_lost_the_replica_leads_before_it_copies_the_empty_one() -> None:
+    """Its place has another id; the keys are with the replica alone."""
+    cluster = _disk_lost()
+    keys = set(cluster.nodes["shard-3-1"].keys)
+    assert keys
+    assert not cluster.nodes["shard-3-0"].keys
+    spec = spec_of(4, 1, storage=STORAGE)
+    assert decide(spec, cluster.observe()).action == Failover("shard-3-1", FailoverMode.TAKEOVER)
+    run(cluster, spec)
+    assert keys <= _held(cluster)
+
+
+def test_who_may_still_be_there_is_not_taken_over_from() -> None:
+    """A place whose id is not known may be the very node."""
+    cluster = _disk_lost()
+    cluster.hang("shard-1-1")
+    cluster.new_controller()
+    for node in cluster.nodes.values():
+        node.lines.pop(cluster.nodes["shard-1-1"].node_id, None)
+    spec = spec_of(4, 1, storage=STORAGE)
+    assert not isinstance(decide(spec, cluster.observe()).action, Failover)
+
+
+def test_nobody_stands_in_for_a_silent_leader_that_has_such_keys() -> None:
+    """A blank node beside it: the replica would copy the emptiness."""
+    cluster, _ = _half_moved(stored=True)
+    cluster.hang("shard-3-0")
+    cluster.start_node("shard-3-2")
+    cluster.tick(10)
+    shard = draw(spec_of(4, 2, storage=STORAGE), cluster.observe()).shard("shard-3")
+    assert shard is not None
+    assert shard.master is None

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from shardcluster.actions import Failover, FailoverMode, Fence, Reason, Wait
+from shardcluster.actions import Failover, FailoverMode, Fence, Reason, RestartNode, Wait
 from shardcluster.decide.lost_masters import best_replica, lost_masters, proofs_of_death
+from shardcluster.observed import Role
 from shardcluster.picture import draw
 from shardcluster.slots import SlotSet
 from tests.unit.deciding import STORAGE, changed, formed, spec_of
@@ -130,6 +131,17 @@ def test_no_master_is_started_empty_while_a_replica_may_hold_its_data() -> None:
     assert "shard-0-1 may still hold" in decision.sentence
 
 
+def test_no_master_is_started_empty_while_a_node_elected_without_slots_has_keys() -> None:
+    """It copied all, and was elected before it had heard what its master owned."""
+    observed = killed(formed(3, 1)).observe()
+    elected = {"role": Role.MASTER, "master_id": None, "keys": 1407}
+    observed = changed(observed, "shard-0-1", **elected)
+    decision = lost_masters(draw(spec_of(3, 1), observed))
+    assert decision is not None
+    assert isinstance(decision.action, Wait)
+    assert "shard-0-1 may still hold" in decision.sentence
+
+
 def test_an_action_for_one_shard_comes_before_the_wait_for_another() -> None:
     """A silent master does not hold up the replacement of a dead one."""
     cluster = formed(5, 1)
@@ -160,6 +172,7 @@ def test_a_vanished_owner_whose_address_another_has_is_replaced_without_a_vote()
         cluster.tick(3_000)
         if elsewhere:
             cluster.move_to_new_address("shard-0-0")
+            cluster.can_fence = False  # nor prove an end
         cluster.begin("shard-0-0", fresh=True)
         decision = lost_masters(draw(spec_of(1, 1, storage=STORAGE), cluster.observe()))
         assert decision is not None
@@ -179,11 +192,11 @@ def test_a_dead_master_that_nobody_can_start_is_waited_for() -> None:
     assert isinstance(decision.action, Wait)
 
 
-@pytest.mark.parametrize("known", [{"slots": SlotSet()}, {"pong_ms": 1}])
+@pytest.mark.parametrize("known", [{"slots": SlotSet()}, {"pong_ms": 1}, {"config_epoch": 0}])
 def test_a_replica_that_heard_too_little_of_its_master_does_not_take_over(
     known: dict[str, object],
 ) -> None:
-    """Not what that one owns, or nothing for long while the others still did: it was cut off."""
+    """Not what that one owns, not its last claim, or nothing for long: it was cut off."""
     cluster = killed(formed(3, 2))
     owner_id = cluster.nodes["shard-0-0"].node_id
     for name in ("shard-0-1", "shard-0-2"):
@@ -195,3 +208,57 @@ def test_a_replica_that_heard_too_little_of_its_master_does_not_take_over(
         lines[owner_id] = dataclasses.replace(lines[owner_id], **known)  # type: ignore[arg-type]
     picture = draw(SPEC, cluster.observe())
     assert best_replica(picture, picture.shards[0], stale=False) is None
+
+
+def test_a_replica_that_has_not_heard_that_slots_moved_on_does_not_take_over() -> None:
+    """It would claim them at a higher epoch, and their present owner erase the keys in them."""
+    cluster = formed(1, 1)
+    cluster.nodes["shard-1-0"] = target = cluster.start_node("shard-1-0")
+    cluster.nodes["shard-0-0"].handshakes.add(target.address)
+    cluster.tick(10)
+    owner = cluster.nodes["shard-0-0"]
+    moved = SlotSet.of([0])
+    owner.slots -= moved
+    target.slots, target.epoch = moved, cluster.next_epoch()
+    cluster.observe()
+    cluster.end("shard-0-0")
+    spec = spec_of(2, 1, storage=STORAGE)
+    decision = lost_masters(draw(spec, cluster.observe()))
+    assert decision is not None
+    assert decision.action == RestartNode("shard-0-0", fresh=False)
+    cluster.tick(10)  # it hears of it
+    decision = lost_masters(draw(spec, cluster.observe()))
+    assert decision is not None
+    assert decision.action == Failover("shard-0-1", FailoverMode.TAKEOVER)
+
+
+@pytest.mark.parametrize(("age_ms", "fit"), [(8_000, True), (9_000, False)])
+def test_a_long_node_timeout_bears_half_of_itself(age_ms: int, *, fit: bool) -> None:
+    """So old may the last pong of a healthy replica be, and no older."""
+    cluster = formed(3, 1)
+    cluster.tick(20_000)
+    killed(cluster)
+    owner_id, heir = cluster.nodes["shard-0-0"].node_id, cluster.nodes["shard-0-1"]
+    line = heir.lines[owner_id]
+    heir.lines[owner_id] = dataclasses.replace(line, pong_ms=line.pong_ms - age_ms)
+    spec = spec_of(3, 1, storage=STORAGE, failover={"nodeTimeoutMs": 15_000})
+    picture = draw(spec, cluster.observe())
+    assert (best_replica(picture, picture.shards[0], stale=False) is not None) is fit
+
+
+def test_one_node_that_read_a_pong_late_makes_no_replica_stale() -> None:
+    """It hung meanwhile, and takes what had waited for it for news."""
+    cluster = killed(formed(3, 2))
+    owner_id = cluster.nodes["shard-0-0"].node_id
+    cluster.nodes["shard-0-2"].offset += 1
+    late = cluster.nodes["shard-0-1"]
+    late.lines[owner_id] = dataclasses.replace(
+        late.lines[owner_id], pong_ms=late.lines[owner_id].pong_ms + 3_000
+    )
+    for name in ("shard-0-1", "shard-0-2"):
+        cluster.nodes[name].link_down_since_ms = cluster.now_ms + 3_000
+    cluster.now_ms += 3_000
+    picture = draw(SPEC, cluster.observe())
+    heir = best_replica(picture, picture.shards[0], stale=False)
+    assert heir is not None
+    assert heir.name == "shard-0-2"

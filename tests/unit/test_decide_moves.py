@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from shardcluster.actions import MoveSlots, Reason, StabilizeSlot, Wait
-from shardcluster.decide.moves import open_slots, plan_moves, planned_moves
+from shardcluster.actions import Forget, Move, MoveSlots, Reason, StabilizeSlot, Wait
+from shardcluster.decide.moves import one_way, open_slots, plan_moves, planned_moves
+from shardcluster.decide.views import strangers
 from shardcluster.observed import OpenSlot, Role
 from shardcluster.picture import draw
 from shardcluster.slots import SlotSet
@@ -73,12 +74,31 @@ def test_an_open_slot_nobody_owns_is_left_to_formation() -> None:
     assert open_slots(draw(SPEC, cluster.observe())) is None
 
 
-def test_open_states_of_replicas_are_their_masters_affair() -> None:
-    """Newer engines tell replicas."""
+def test_open_states_that_only_a_replica_knows_are_closed_through_its_master() -> None:
+    """Newer engines tell replicas first; a master that hung then may have left it at that."""
+    left = {"importing": (OpenSlot(1, "e" * 40),), "migrating": (OpenSlot(7, "e" * 40),)}
+    observed = changed(formed().observe(), "shard-0-1", **left)
+    decision = open_slots(draw(SPEC, observed))
+    assert decision is not None
+    assert decision.action == StabilizeSlot("shard-0-0", (1, 7))
+    for fields in ({"link_up": False}, {"master_id": "e" * 40}):
+        assert open_slots(draw(SPEC, changed(observed, "shard-0-1", **fields))) is None
+
+
+def test_open_states_of_replicas_are_their_master_s_affair() -> None:
+    """What it has, too, is finished there; one that is silent has not said."""
     cluster = formed()
-    observed = changed(
-        cluster.observe(), "shard-0-1", importing=(OpenSlot(1, "e" * 40),), migrating=()
-    )
+    owner, other = cluster.nodes["shard-0-0"], cluster.nodes["shard-1-0"]
+    slot = first_slot(cluster, "shard-0-0")
+    owner.migrating, other.importing = {slot: other.node_id}, {slot: owner.node_id}
+    cluster.tick(0)
+    decision = open_slots(draw(SPEC, cluster.observe()))
+    assert decision is not None
+    assert isinstance(decision.action, MoveSlots)
+    cluster = formed()
+    cluster.observe()
+    cluster.hang("shard-0-0")
+    observed = changed(cluster.observe(), "shard-0-1", importing=(OpenSlot(1, "e" * 40),))
     assert open_slots(draw(SPEC, observed)) is None
 
 
@@ -178,3 +198,44 @@ def test_a_summary_names_four_ways_and_counts_the_rest() -> None:
     assert decision is not None
     assert decision.reason is Reason.REBALANCING
     assert decision.sentence.endswith("and 1 more ways.")
+
+
+def test_no_node_gives_and_takes_in_one_slice() -> None:
+    """Taking raises its epoch, and so it could claim anew what it just gave away."""
+    moves = (Move(1, "a", "b"), Move(2, "c", "a"), Move(3, "b", "c"), Move(4, "a", "c"))
+    assert one_way(moves) == (moves[0], moves[3])
+    assert one_way(moves[1:]) == (moves[1],)
+
+
+def test_no_way_is_held_up_for_ever_by_one_that_can_t_be_done() -> None:
+    """A full node has to give slots away before it can take any: all have their turns."""
+    moves = (Move(1, "a", "b"), Move(2, "b", "c"), Move(3, "c", "a"), Move(4, "a", "b"))
+    slices = [one_way(moves, turn) for turn in range(8)]
+    assert all(slices[turn] == (moves[0], moves[3]) for turn in (0, 2, 4, 6))
+    assert slices[1::2] == [(moves[0], moves[3]), (moves[1],), (moves[2],), (moves[0], moves[3])]
+    assert one_way((), 1) == ()
+
+
+def test_a_slot_goes_on_to_the_shard_whose_node_was_started_anew() -> None:
+    """Older engines don't tell the source who leads there now; its id isn't forgotten before."""
+    cluster = formed()
+    source, target = cluster.nodes["shard-0-0"], cluster.nodes["shard-1-0"]
+    slot, old_id = first_slot(cluster, "shard-0-0"), target.node_id
+    source.migrating[slot] = old_id
+    cluster.end("shard-1-0")
+    heir = cluster.nodes["shard-1-1"]
+    heir.slots, target.slots = target.slots, SlotSet()
+    heir.role, heir.master_id, heir.epoch = Role.MASTER, None, cluster.next_epoch()
+    cluster.begin("shard-1-0", fresh=True)
+    cluster.tick(10)
+    picture = draw(SPEC, cluster.observe())
+    assert strangers(picture) is None
+    decision = open_slots(picture)
+    assert decision is not None
+    assert isinstance(decision.action, MoveSlots)
+    assert decision.action.moves[0] == Move(slot, "shard-0-0", "shard-1-1")
+    source.migrating.clear()
+    cluster.tick(10)
+    decision = strangers(draw(SPEC, cluster.observe()))
+    assert decision is not None
+    assert decision.action == Forget((old_id,))

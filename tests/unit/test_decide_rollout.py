@@ -97,6 +97,23 @@ def test_a_hand_over_waits_until_the_master_has_heard_of_its_replica() -> None:
     assert "hand over" in decision.sentence
 
 
+def test_a_hand_over_waits_until_nobody_holds_the_master_for_failed() -> None:
+    """The engine refuses it to a replica that does, for a while after the master is back."""
+    seen = formed(2).observe()
+    (view,) = (node.view for node in seen.nodes if node.name == "shard-1-1")
+    assert view is not None
+    late = tuple(
+        dataclasses.replace(peer, flags=peer.flags | {"fail"})
+        if peer.node_id == view.master_id
+        else peer
+        for peer in view.peers
+    )
+    heir: dict[str, Any] = {"view": dataclasses.replace(view, peers=late)}
+    decision = _asked(SPEC, _with(seen, shard_1_0=OLD, shard_1_1=heir))
+    assert isinstance(decision.action, Wait)
+    assert "hand over" in decision.sentence
+
+
 def test_what_could_not_be_started_is_made_anew_when_the_spec_changes() -> None:
     """Whatever else is to be done, also before a store is formed: no process of it runs."""
     no_image: dict[str, Any] = {"view": None, "pending": "ErrImagePull"}

@@ -14,8 +14,9 @@ def test_the_spec_names_timeout_memory_and_its_own_settings() -> None:
     """What the user set himself wins."""
     spec = spec_of(resources={"limits": {"memory": "1Gi"}}, config={"maxmemory": 1000, "hz": 20})
     assert wanted_settings(spec) == {
-        "cluster-node-timeout": "2000", "maxmemory": "1000", "hz": "20"
+        "cluster-node-timeout": "2000", "loglevel": "notice", "maxmemory": "1000", "hz": "20"
     }  # fmt: skip
+    assert wanted_settings(spec_of(config={"loglevel": "debug"}))["loglevel"] == "debug"
 
 
 @pytest.mark.parametrize(

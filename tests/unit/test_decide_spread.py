@@ -7,15 +7,17 @@ import functools
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardcluster.actions import Failover, FailoverMode, Reason
+from shardcluster.actions import Failover, FailoverMode, Reason, Wait
 from shardcluster.decide import decide
 from shardcluster.decide.spread import spread
+from shardcluster.decide.timing import SOON_S
 from shardcluster.picture import draw
 from tests.scenarios.paper_actions import apply
-from tests.unit.deciding import STORAGE, formed, spec_of
+from tests.unit.deciding import STORAGE, changed, formed, spec_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +45,47 @@ def test_a_machine_with_all_masters_gives_one_away() -> None:
     assert decision.reason is Reason.SPREADING
     assert decision.action == Failover("shard-0-1", FailoverMode.GRACEFUL)
     assert decision.sentence == "3 masters run on a: shard-0-1 takes over from shard-0-0."
+
+
+def test_a_replica_that_its_master_has_not_heard_of_is_waited_for() -> None:
+    """The stream begins with its first acknowledgement; asked before, it would stop writes."""
+    cluster = formed(3)
+    for node in cluster.nodes.values():
+        node.fed = False
+    seen = _on(cluster.observe(), ["a", "b", "a", "c", "a", "b"])
+    decision = decide(SPEC, seen)
+    assert (decision.action, decision.reason) == (Wait(SOON_S), Reason.SPREADING)
+    assert decision.sentence == "shard-0-1 is to take over from shard-0-0."
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_an_acknowledgement_that_came_too_early_begins_no_stream(*, written: bool) -> None:
+    """The master tells of it, but does nothing; it shows by what was written since and didn't come.
+
+    Where nothing was written, nothing has to come, and a hand-over takes no time.
+    """
+    seen = _on(formed(3).observe(), ["a", "b", "a", "c", "a", "b"])
+    heir = next(node.view for node in seen.nodes if node.name == "shard-0-1")
+    assert heir is not None
+    offset = heir.offset + (10 if written else 0)
+    seen = changed(seen, "shard-0-0", acked=(heir.offset,), offset=offset)
+    picture = draw(SPEC, seen)
+    shard = picture.shard("shard-0")
+    assert shard is not None
+    assert picture.fed(shard) is not written
+
+
+def test_a_replica_that_reaches_not_all_is_not_waited_for() -> None:
+    """That can last; the store is as good as it was."""
+    cluster = formed(3)
+    for name in ("shard-0-1", "shard-1-1", "shard-2-1"):
+        replica = cluster.nodes[name]
+        replica.lines = {
+            peer_id: dataclasses.replace(line, link_up=False)
+            for peer_id, line in replica.lines.items()
+        }
+    seen = _on(cluster.observe(), ["a", "b", "a", "c", "a", "b"])
+    assert spread(draw(SPEC, seen)) is None
 
 
 def test_what_would_only_trade_places_is_left_alone() -> None:

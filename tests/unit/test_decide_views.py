@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from shardcluster.actions import AddSlots, Forget, Introduce, Reason, Wait
+from shardcluster.actions import AddSlots, Forget, Introduce, Reason, ResetNode, Wait
 from shardcluster.decide.formation import formation
 from shardcluster.decide.views import (
     disagreeing,
@@ -183,3 +183,103 @@ def test_a_shard_without_a_master_holds_formation_up() -> None:
     decision = formation(draw(spec_of(2, 0), cluster.observe()))
     assert decision is not None
     assert decision.sentence == "shard-1 has no master to give slots to yet."
+
+
+def test_an_empty_node_whose_friends_are_gone_is_reset_and_taken_in() -> None:
+    """It hung while those it knew were taken out; one that is connected to owners is theirs."""
+    cluster = formed()
+    node = cluster.start_node("shard-0-1")
+    owner = cluster.nodes["shard-1-0"].lines[cluster.nodes["shard-0-0"].node_id]
+    for link_up in (True, False):
+        node.lines = {
+            "e" * 40: dataclasses.replace(owner, node_id="e" * 40, link_up=link_up),
+        }
+        decision = foreign_nodes(draw(SPEC, cluster.observe()))
+        assert decision is not None
+        assert isinstance(decision.action, Wait if link_up else ResetNode)
+
+
+def test_nobody_is_told_to_empty_the_only_node_that_serves_slots() -> None:
+    """All that knew it are gone, and the others have never met it."""
+    cluster = formed(1, 0)
+    owner = cluster.nodes["shard-0-0"]
+    names = ("shard-1-0", "shard-1-1")
+    for name in names:
+        cluster.start_node(name)
+    cluster.nodes[names[0]].handshakes.add(cluster.nodes[names[1]].address)
+    cluster.tick(10)
+    decision = foreign_nodes(draw(spec_of(2, 1, storage=STORAGE), cluster.observe()))
+    assert decision is not None
+    assert "let it CLUSTER MEET the others" in decision.sentence
+    cluster.formed_before = False
+    decision = foreign_nodes(draw(spec_of(2, 1, storage=STORAGE), cluster.observe()))
+    assert decision is not None
+    assert "Empty it" in decision.sentence
+    assert owner.keys
+
+
+def test_of_two_owners_without_storage_the_lost_one_is_known_by_who_has_its_place() -> None:
+    """The other alone can't agree that it failed, and would wait for it for ever."""
+    cluster = formed(2, 1)
+    old = cluster.nodes["shard-1-0"]
+    for name in ("shard-1-0", "shard-1-1"):
+        cluster.end(name)
+        cluster.begin(name, fresh=True)
+    for name in ("shard-0-0", "shard-0-1"):
+        node = cluster.nodes[name]
+        node.lines[old.node_id] = dataclasses.replace(
+            node.lines[old.node_id], flags=frozenset({"master", "fail?"}), link_up=False
+        )
+    decision = strangers(draw(spec_of(2, 1), cluster.observe()))
+    assert decision is not None
+    assert decision.action == Forget((old.node_id,))
+    assert decision.reason is Reason.SHARD_LOST
+
+
+def test_nothing_is_moved_while_an_owner_may_be_a_node_whose_id_is_not_known() -> None:
+    """It may be a stranger, too, but that can't be told yet."""
+    cluster = formed(2, 1)
+    owner = cluster.nodes["shard-1-0"]
+    cluster.hang("shard-1-0")
+    cluster.hang("shard-1-1")
+    cluster.new_controller()
+    for name in ("shard-1-0", "shard-1-1"):
+        cluster.move_to_new_address(name)
+    decision = strangers(draw(spec_of(2, 1, storage=STORAGE), cluster.observe()))
+    assert decision is not None
+    assert isinstance(decision.action, Wait)
+    assert decision.reason is Reason.STRANGER
+    assert owner.node_id[:8] in decision.sentence
+
+
+def test_a_lost_shard_s_slots_are_not_given_out_while_somebody_is_silent() -> None:
+    """Who may hold its data."""
+    cluster = formed(2, 1)
+    old = cluster.nodes["shard-1-0"]
+    for name in ("shard-1-0", "shard-1-1"):
+        cluster.end(name)
+        cluster.begin(name, fresh=True)
+    cluster.observe()
+    cluster.hang("shard-0-1")
+    line = cluster.nodes["shard-0-0"].lines[old.node_id]
+    cluster.nodes["shard-0-0"].lines[old.node_id] = dataclasses.replace(
+        line, flags=frozenset({"master", "fail?"}), link_up=False
+    )
+    decision = strangers(draw(spec_of(2, 1), cluster.observe()))
+    assert decision is not None
+    assert isinstance(decision.action, Wait)
+
+
+def test_a_blank_node_too_many_is_met_where_nobody_else_can_lead() -> None:
+    """Its disk was lost while it led a shard without slots; the replica that stays follows it."""
+    cluster = formed(2, 1)
+    stays, leads = cluster.start_node("shard-2-0"), cluster.start_node("shard-2-1")
+    cluster.nodes["shard-0-0"].handshakes.add(stays.address)
+    cluster.tick(10)
+    stays.become_replica("e" * 40)
+    spec = spec_of(3, 0, storage=STORAGE)
+    decision = introductions(draw(spec, cluster.observe()))
+    assert decision is not None
+    assert decision.action == Introduce("shard-0-0", (leads.name,))
+    cluster.hang(stays.name)
+    assert introductions(draw(spec, cluster.observe())) is None

@@ -79,6 +79,21 @@ def test_a_document_applied_through_the_api_counts_as_the_last_file(tmp_path: Pa
     assert shards_of(again) == 7
 
 
+def test_a_document_put_after_the_file_was_applied_stays(tmp_path: Path) -> None:
+    """The same file says nothing new; one that was edited does."""
+    store = DesiredStore(tmp_path)
+    store.open(file_with(tmp_path, 3), DEFAULT)
+    store.apply(spec(5))
+    again = DesiredStore(tmp_path)
+    assert "the changes made since through the API stay" in again.open(
+        file_with(tmp_path, 3), DEFAULT
+    )
+    assert shards_of(again) == 5
+    assert again.open(file_with(tmp_path, 6), DEFAULT).endswith("it changed.")
+    again.edit(spec(7))
+    assert DesiredStore(tmp_path).open(file_with(tmp_path, 5), DEFAULT).endswith("it changed.")
+
+
 def test_an_invalid_document_changes_nothing(tmp_path: Path) -> None:
     """Not by edit, apply or file, in memory or on disk."""
     store = DesiredStore(tmp_path)
@@ -125,6 +140,7 @@ def test_a_rebalance_is_wanted_until_it_is_done(tmp_path: Path) -> None:
         b'{"document": {}, "unknown": 1}',
         b'{"document": {}, "rebalance_done": "1"}',
         b'{"document": {}, "applied_file_sha256": 1}',
+        b'{"document": {}, "put_sha256": 1}',
     ],
 )
 def test_a_damaged_store_is_an_error_and_never_the_default(tmp_path: Path, content: bytes) -> None:

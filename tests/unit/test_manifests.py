@@ -397,6 +397,7 @@ def test_gateways_are_replaced_without_a_gap() -> None:
     assert container["image"] == "shardcluster-api:1"
     assert container["args"] == [
         "--kubernetes", "shop/demo", "--host", "0.0.0.0", "--port", "8080",  # noqa: S104
+        "--drain-seconds", "5",
     ]  # fmt: skip
     assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
     assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"

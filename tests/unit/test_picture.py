@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from shardcluster.observed import Address, Observed, PeerView
+from shardcluster.observed import Address, Observed, PeerView, Role
 from shardcluster.picture import draw
 from shardcluster.slots import SlotSet
 from tests.scenarios.drive import run, spec_of
@@ -56,6 +56,28 @@ def test_a_silent_owner_is_known_by_what_the_others_say() -> None:
         assert shard.owner.name == "shard-1-0"
         assert shard.master is None
         assert not picture.unowned
+
+
+def test_a_deposed_master_that_is_back_does_not_own_what_its_silent_heir_has() -> None:
+    """It has not heard yet; the heir, and whom its copy is to outlive, are told by the epoch."""
+    cluster = formed()
+    deposed, heir = cluster.nodes["shard-1-0"], cluster.nodes["shard-1-1"]
+    stale = deposed.slots, deposed.epoch
+    heir.role, heir.master_id, heir.slots = Role.MASTER, None, deposed.slots
+    heir.epoch = cluster.next_epoch()
+    cluster.hang("shard-1-0")
+    cluster.tick(10)
+    cluster.end("shard-1-1")
+    cluster.resume("shard-1-0")
+    deposed.role, deposed.master_id = Role.MASTER, None
+    deposed.slots, deposed.epoch = stale
+    picture = draw(SPEC, cluster.observe())
+    shard = picture.shard("shard-1")
+    assert shard is not None
+    assert shard.owner is not None
+    assert shard.owner.name == "shard-1-1"
+    assert shard.master is None
+    assert not picture.contested
 
 
 def test_of_two_ids_at_one_address_the_last_heard_is_meant() -> None:
@@ -146,9 +168,13 @@ def test_a_single_node_counts_although_it_knows_nobody() -> None:
 
 
 def test_a_vanished_owner_stands_in_for_its_shard_while_a_replica_follows_it() -> None:
-    """Its place came back under another id; at the old address that is proof of its end."""
-    for elsewhere in (True, False):
+    """Its place came back under another id; at the old address that is proof of its end.
+
+    At another one, too, where the platform proves the end of one before it starts the next.
+    """
+    for elsewhere, provable in ((True, False), (True, True), (False, False)):
         cluster = formed()
+        cluster.can_fence = provable
         old = cluster.nodes["shard-0-0"]
         cluster.end(old.name)
         if elsewhere:
@@ -160,7 +186,7 @@ def test_a_vanished_owner_stands_in_for_its_shard_while_a_replica_follows_it() -
         assert shard is not None
         assert shard.owner is not None
         assert shard.owner.known_id == old.node_id
-        assert shard.owner.ended is not elsewhere
+        assert shard.owner.ended is (provable or not elsewhere)
         assert shard.owner not in picture.observed.nodes
         assert shard.master is None
 
@@ -208,3 +234,17 @@ def test_leaving_is_who_has_no_place_in_the_spec() -> None:
 def test_an_address_reads_as_people_write_it() -> None:
     """For sentences."""
     assert str(Address("10.0.0.1", 7000)) == "10.0.0.1:7000"
+
+
+def test_of_two_ids_at_one_address_the_owner_of_slots_is_meant() -> None:
+    """A node that hung heard late of the one before, and what it says of it looks newer."""
+    cluster = formed()
+    owner = cluster.nodes["shard-0-0"]
+    cluster.end("shard-0-0")
+    late = cluster.nodes["shard-1-1"]
+    line = late.lines.pop(owner.node_id)
+    late.lines["e" * 40] = dataclasses.replace(
+        line, node_id="e" * 40, slots=SlotSet(), pong_ms=line.pong_ms + 500
+    )
+    cluster.new_controller()
+    assert draw(SPEC, cluster.observe()).ids["shard-0-0"] == owner.node_id

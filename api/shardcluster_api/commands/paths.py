@@ -28,7 +28,7 @@ __all__ = ["Path", "Paths"]
 class Path:
     """The connection to one node, and what is sent there."""
 
-    __slots__ = ("connection", "indexes", "link", "parts", "place", "volley", "waited", "writing")
+    __slots__ = ("connection", "link", "parts", "place", "volley", "waited", "writing")
 
     def __init__(
         self, link: NodeLink, connection: NodeConnection, route: ShardRoute, role: str
@@ -39,7 +39,6 @@ class Path:
         self.place = Reply(None, link, route.name, role)
         self.place.stale = role != "master" and route.master.out_of_reach
         self.parts: list[Part] = []
-        self.indexes: list[int] = []  # of keys, where there are no parts (see many.py)
         self.writing = False
         self.volley: Volley | None = None  # once they are sent
         self.waited: asyncio.Future[Any] | None = None  # of WAIT or WAITAOF

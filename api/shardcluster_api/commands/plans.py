@@ -10,18 +10,17 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
-
-import hiredis
+from typing import TYPE_CHECKING, Any
 
 from shardcluster.slots import SLOT_COUNT, key_slot
 from shardcluster_api.commands.table import CommandRefused, Reach, check_sizes, checked_slot
 from shardcluster_api.commands.wave import Part
 from shardcluster_api.errors import ApiError
 from shardcluster_api.limits import KEY_BYTES_MAX
+from shardcluster_runtime.wire import packed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from shardcluster_api.commands.table import Command
 
@@ -41,13 +40,6 @@ class Plan:
         """The command's answer, once every part has its own."""
         failure = first_failure(self.parts)
         return self.join(self.parts) if failure is None else failure
-
-
-def packed(arguments: Iterable[bytes]) -> bytes:
-    """The command in RESP form."""
-    # its stub knows one-tuples only
-    found: bytes = hiredis.pack_command(cast("Any", tuple(arguments)))
-    return found
 
 
 def simple_part(command: Command, arguments: list[bytes]) -> Part:

@@ -10,9 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from shardcluster.slots import key_slot
 from shardcluster_api.access import Role, refusal_of_role
 from shardcluster_api.commands.many import is_plain, read_many
-from shardcluster_api.commands.plans import Plan, packed, plan, simple_part
+from shardcluster_api.commands.plans import Plan, plan, simple_part
 from shardcluster_api.commands.spanning import on_every_shard
 from shardcluster_api.commands.sync_token import EVERY_SLOT, with_slots
 from shardcluster_api.commands.table import (
@@ -25,14 +26,16 @@ from shardcluster_api.commands.table import (
 from shardcluster_api.commands.wave import Part, carry_out
 from shardcluster_api.durability import WAITS, reached
 from shardcluster_api.errors import ApiError, TooBusy
-from shardcluster_api.limits import BATCH_ANSWER_BYTES_MAX
+from shardcluster_api.limits import BATCH_ANSWER_BYTES_MAX, BATCH_OPERATIONS_MAX
+from shardcluster_runtime.wire import packed
 
 if TYPE_CHECKING:
     from shardcluster_api.commands.wave import How
     from shardcluster_api.gateway import Gateway
 
-__all__ = ["Done", "run", "run_transaction"]
+__all__ = ["Done", "read_all", "run", "run_transaction"]
 
+_PLAIN = frozenset({bytes, type(None)})
 MANY = 2  # reads, from which on they are sent and gathered in one go
 
 Arguments = list[bytes]
@@ -50,14 +53,16 @@ class Done:
 
 async def run(gateway: Gateway, commands: list[Arguments], role: Role, how: How) -> Done:
     """Carry out the commands; raises TooBusy before anything is sent, if at all."""
-    done, saw = Done([None] * len(commands)), gateway.router.hot_keys.saw
+    reads, router = role >= Role.READ, gateway.router
+    if reads and (keys := _keys_read(commands)) and is_plain(router, keys, how):
+        return await read_all(gateway, keys)
+    if reads and (keys := _keys_of_mget(commands)) and is_plain(router, keys, how):
+        values = (await read_all(gateway, keys)).values
+        if _PLAIN.issuperset(map(type, values)):  # what is no string is null to MGET
+            return Done([values])
+    done, saw = Done([None] * len(commands)), router.hot_keys.saw
     waiting: list[tuple[int, Part | Plan]] = []
     with gateway.admitted(len(commands)):
-        keys = _keys_read(commands) if role >= Role.READ else []
-        if keys and is_plain(gateway.router, keys, how):
-            gateway.router.hot_keys.saw_all(keys)
-            done.values = _bounded((await read_many(gateway.router, keys)).values)
-            return done
         for index, arguments in enumerate(commands):
             try:
                 command = find(arguments)
@@ -83,6 +88,13 @@ async def run(gateway: Gateway, commands: list[Arguments], role: Role, how: How)
     return done
 
 
+async def read_all(gateway: Gateway, keys: list[bytes]) -> Done:
+    """GET each of the keys, which `is_plain`; raises TooBusy before anything is sent."""
+    with gateway.admitted(len(keys)):
+        gateway.router.hot_keys.saw_all(keys)
+        return Done(_bounded((await read_many(gateway.router, keys)).values))
+
+
 def _keys_read(commands: list[Arguments]) -> list[bytes]:
     """The keys, when there are several commands and each is a GET; else nothing."""
     if len(commands) < MANY or not all(
@@ -90,6 +102,15 @@ def _keys_read(commands: list[Arguments]) -> list[bytes]:
     ):
         return []
     return [key for _, key in commands]
+
+
+def _keys_of_mget(commands: list[Arguments]) -> list[bytes]:
+    """The keys, when the only command is an MGET of several slots; else nothing."""
+    if len(commands) != 1 or not MANY < len(commands[0]) <= BATCH_OPERATIONS_MAX:
+        return []
+    name, *keys = commands[0]
+    several = name.lower() == b"mget" and key_slot(keys[0]) != key_slot(keys[1])
+    return keys if several else []
 
 
 def _bounded(values: list[Any]) -> list[Any]:

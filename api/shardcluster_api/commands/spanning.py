@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 from shardcluster.cluster_nodes import parse_cluster_nodes
 from shardcluster.slots import SLOT_COUNT, key_slot
 from shardcluster_api.commands.info import joined_info
-from shardcluster_api.commands.plans import Plan, packed
+from shardcluster_api.commands.plans import Plan
 from shardcluster_api.commands.table import CommandRefused
 from shardcluster_api.commands.wave import How, Part, carry_out
 from shardcluster_api.errors import NotServed
 from shardcluster_api.limits import REQUEST_DEADLINE_S
+from shardcluster_runtime.wire import packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,8 +6,8 @@ the same world and goes on.  A concern that only wants to *wait* (a silent maste
 gossip decides, views that disagree) gives a hold: concerns that mend go on under a hold,
 concerns that change the shape of the store don't.
 
-Order (docs/architecture.md): lost masters, broken views, missing nodes, formation, replicas,
-settings, open slots and planned moves, shrinking, updates, masters over machines, idle.
+Order (docs/architecture.md): lost masters, broken views, missing nodes, formation, leftovers,
+replicas, settings, open slots and planned moves, shrinking, updates, masters over machines, idle.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 from shardcluster.actions import Decision, MarkFormed, MarkRebalanced, Reason, Wait
 from shardcluster.decide import (
     formation,
+    half_masters,
+    leftovers,
     lost_masters,
     moves,
     nodes,
@@ -50,6 +52,8 @@ _MENDING: tuple[Concern, ...] = (
     nodes.ended_nodes,
     nodes.missing_nodes,
     formation.formation,
+    leftovers.leftovers,
+    half_masters.half_masters,
     nodes.replicas,
 )
 _SHAPING: tuple[Concern, ...] = (

@@ -5,7 +5,8 @@ agree make a process gone; then a replica is promoted at once.  Without proof th
 decides, and we help only once a majority of the masters sees the node failed.  Where no majority
 exists, the old master is fenced before a replica takes over, one shard at a time.
 A replica that never held the data, or stopped following long before the master's end, is not
-promoted while the master's own data can come back.
+promoted while the master's own data can come back.  It can't without storage, nor from a disk that
+is gone: such a master is started again, empty, only when nobody is left who may hold its data.
 """
 
 from __future__ import annotations
@@ -22,15 +23,18 @@ from shardcluster.actions import (
     Wait,
 )
 from shardcluster.decide.timing import FRESHNESS_TOLERANCE_MS, SOON_S
+from shardcluster.decide.unheard import unheard_heir
 from shardcluster.observed import Role
+from shardcluster.slots import SlotSet
 
 if TYPE_CHECKING:
-    from shardcluster.observed import ObservedNode
+    from shardcluster.observed import NodeView, ObservedNode, PeerView
     from shardcluster.picture import Picture, ShardPicture
 
 __all__ = ["best_replica", "lost_masters", "proofs_of_death"]
 
 _FAILED = frozenset({"fail", "fail?"})
+ANSWER_MS = 1_000  # until a pong is there that was asked for, on a busy machine
 PROOFS_NEEDED = 2  # one alone is not enough: a rejecting firewall rule also refuses
 
 
@@ -52,26 +56,43 @@ def lost_masters(picture: Picture) -> Decision | None:
 def _lost_taker(picture: Picture, shard: ShardPicture) -> Decision | None:
     """A master of no slot yet may hold the only keys of slots that are on their way to it.
 
-    Without storage they are gone with its process, but a replica has them: it must lead before the
-    old master is started again, empty, and the replica copies that.  There is nothing to vote on.
+    They are gone with its process where there is no storage, and else with its disk, but a replica
+    has them: it must lead before it is told to follow an empty node, and copies that.  There is
+    nothing to vote on.
     """
-    if not picture.spec.memory_only or shard.master is not None:
-        return None
-    nodes = {node.name: node for node in shard.nodes}
+    if shard.master is not None and shard.master.view is not None and shard.master.view.keys:
+        return None  # another replica took over already
     for replica in sorted(shard.replicas, key=lambda node: -node.view.offset if node.view else 0):
         assert replica.view is not None  # it answers
-        leader = nodes.get(picture.names.get(replica.view.master_id or "", ""))
-        if leader is None or not replica.view.keys:
-            continue
-        if leader.ended or len(proofs_of_death(picture, leader)) >= PROOFS_NEEDED:
+        if replica.view.keys and (leader := _gone_leader(picture, shard, replica.view)):
             return Decision(
                 Failover(replica.name, FailoverMode.TAKEOVER),
                 Reason.MASTER_LOST,
-                f"{leader.name} of {shard.name} is gone with keys of slots on their way to it;"
+                f"{leader} of {shard.name} is gone with keys of slots on their way to it;"
                 f" {replica.name} has them and takes over.",
                 healthy=False,
             )
     return None
+
+
+def _gone_leader(picture: Picture, shard: ShardPicture, follower: NodeView) -> str:
+    """The name of whom the replica follows, when its keys are gone for certain; else empty."""
+    leader_id = follower.master_id or ""
+    name = picture.names.get(leader_id)
+    if name is not None:
+        leader = next((node for node in shard.nodes if node.name == name), None)
+        if leader is None or not _comes_back_empty(picture, leader):
+            return ""
+        dead = leader.ended or len(proofs_of_death(picture, leader)) >= PROOFS_NEEDED
+        return leader.name if dead else ""
+    # Its id is none of ours any more: its place has another, blank one, for its disk is lost.
+    placed = all(node.name in picture.ids or node.pending for node in picture.observed.nodes)
+    linked = follower.link_up or any(line.link_up for line in picture.peer_lines(leader_id))
+    return f"The node {leader_id[:8]}" if placed and not linked else ""
+
+
+def _comes_back_empty(picture: Picture, node: ObservedNode) -> bool:
+    return picture.spec.memory_only or node.emptied
 
 
 def proofs_of_death(picture: Picture, node: ObservedNode) -> tuple[str, ...]:
@@ -107,29 +128,91 @@ def best_replica(picture: Picture, shard: ShardPicture, *, stale: bool) -> Obser
 
     FORCE skips the engine's own freshness check, so it is made here: a copy that is under way
     or never began is unfit; one that stopped well before the master's last sign of life is fit
-    only when `stale` allows it (nothing better will ever come).  Ties go to the lower ordinal.
+    only when `stale` allows it (nothing better will ever come), or when it has more of the same
+    history than another that is fit.  Ties go to the lower ordinal.
     """
     assert shard.owner is not None
     owner_id = picture.ids[shard.owner.name]
-    last_heard_ms = max((line.pong_ms for line in picture.peer_lines(owner_id)), default=0)
+    lines = picture.peer_lines(owner_id)
+    claim_epoch = max((line.config_epoch for line in lines), default=0)
+    whole: list[tuple[int, int, ObservedNode]] = []
     fit: list[tuple[int, int, ObservedNode]] = []
+    unready: list[tuple[int, int, ObservedNode]] = []
     for node in shard.replicas:
         view = node.view
         assert view is not None
         if view.master_id != owner_id or view.syncing or view.link_down_ms < 0 or not view.offset:
             continue
-        if not any(line.node_id == owner_id and line.slots for line in view.peers):
-            continue  # it hasn't heard yet what its master owns, and would lead without a slot
-        broke_ms = picture.observed.now_ms - view.link_down_ms
-        in_step = view.link_up or broke_ms >= last_heard_ms - FRESHNESS_TOLERANCE_MS
-        # A link through a cut network breaks late: when the other end is found dead.  That the
-        # replica had not heard its master for long before the others did tells of the cut.
-        own_ms = next(line.pong_ms for line in view.peers if line.node_id == owner_id)
-        tolerance_ms = max(FRESHNESS_TOLERANCE_MS, picture.spec.failover.node_timeout_ms)
-        in_step = in_step and (not own_ms or own_ms >= last_heard_ms - tolerance_ms)
-        if in_step or stale:
-            fit.append((view.offset, -node.ordinal, node))
-    return max(fit, key=lambda item: item[:2])[2] if fit else None
+        own = next((line for line in view.peers if line.node_id == owner_id), None)
+        item = (view.offset, -node.ordinal, node)
+        if own is None or not own.slots or own.config_epoch < claim_epoch:
+            unready.append(item)  # it hasn't heard yet what its master owns, so would lead no slot
+            continue
+        if own.slots - picture.owned.get(owner_id, SlotSet()):
+            unready.append(item)  # nor what has moved on: it would claim that, and keys be erased
+            continue
+        whole.append(item)
+        if stale or _in_step(picture, shard.owner, view, own, lines):
+            fit.append(item)
+    best = max(fit, key=lambda item: item[:2], default=None)
+    if best is None:
+        return None
+    # It may seem out of step only because it was cut off and the last pong is still on its way.
+    best = max((best, *_fresher(whole, best)), key=lambda item: item[:2])
+    # One that has more will hear in a moment, or never.
+    soon = shard.owner.silent_ms < picture.spec.failover.node_timeout_ms
+    return None if soon and _fresher(unready, best) else best[2]
+
+
+def _fresher(
+    others: list[tuple[int, int, ObservedNode]], best: tuple[int, int, ObservedNode]
+) -> list[tuple[int, int, ObservedNode]]:
+    return [item for item in others if item[0] > best[0] and _one_history(item[2], best[2])]
+
+
+def _one_history(one: ObservedNode, two: ObservedNode) -> bool:
+    assert one.view is not None
+    assert two.view is not None
+    return bool(one.view.history) and one.view.history == two.view.history
+
+
+def _in_step(
+    picture: Picture,
+    owner: ObservedNode,
+    view: NodeView,
+    own: PeerView,
+    lines: tuple[PeerView, ...],
+) -> bool:
+    """Whether the replica followed its master until about its last sign of life."""
+    now_ms = picture.observed.now_ms
+    answered_ms = now_ms - owner.silent_ms if owner.heard else 0  # to the controller
+    last_heard_ms = max(answered_ms, *(line.pong_ms for line in lines))
+    broke_ms = now_ms - view.link_down_ms
+    if not view.link_up and broke_ms < last_heard_ms - FRESHNESS_TOLERANCE_MS:
+        return False
+    if not own.pong_ms:
+        return True
+    # A link through a cut network breaks late: when the other end is found dead.  That the
+    # replica had not heard its master for long before the others did tells of the cut.
+    # A node asks each other at least every half node timeout.
+    half_ms = picture.spec.failover.node_timeout_ms // 2
+    tolerance_ms = max(FRESHNESS_TOLERANCE_MS, half_ms + ANSWER_MS)
+    if not owner.heard and len(picture.owned) == 1 and _comes_back(picture, owner):
+        # The only master takes writes also while it is cut off from all who could tell of it.
+        return own.pong_ms >= now_ms - tolerance_ms
+    # One other may only have read late what it was sent while it hung: most have to say so, unless
+    # the master can just be started again with all it had.  The controller reads nothing late.
+    later = sum(line.pong_ms - tolerance_ms > own.pong_ms for line in lines)
+    borne = 0 if _comes_back(picture, owner) else (len(lines) - 1) // 2
+    return later <= borne and answered_ms - tolerance_ms <= own.pong_ms
+
+
+def _comes_back(picture: Picture, owner: ObservedNode) -> bool:
+    observed = picture.observed
+    startable = owner.ended and observed.can_restart and owner in observed.nodes
+    # One that was silent for long before its end was fenced, maybe, and is still out of reach.
+    fenced = owner.silent_ms >= picture.spec.failover.node_timeout_ms
+    return startable and not fenced and not picture.spec.memory_only
 
 
 def _lost(picture: Picture, shard: ShardPicture, owner: ObservedNode) -> Decision:
@@ -150,7 +233,7 @@ def _dead(picture: Picture, shard: ShardPicture, owner: ObservedNode, proof: str
     # Without storage the master's own data is gone with its process: then the freshest of
     # what is left is the best there will ever be.
     replica = best_replica(picture, shard, stale=False) or (
-        best_replica(picture, shard, stale=True) if picture.spec.memory_only else None
+        best_replica(picture, shard, stale=True) if _comes_back_empty(picture, owner) else None
     )
     lost = f"{owner.name}, the master of {shard.name}, is gone ({proof})"
     if replica is None:
@@ -194,25 +277,25 @@ def _take_over(picture: Picture, owner: ObservedNode, replica: ObservedNode, los
 def _without_replica(
     picture: Picture, shard: ShardPicture, owner: ObservedNode, lost: str
 ) -> Decision:
-    others = [node for node in shard.nodes if node.name != owner.name]
-    silent = [node for node in others if node.view is None and not node.ended]
-    copying = [
-        node
-        for node in shard.replicas
-        if node.view is not None and node.view.offset and not node.view.syncing
-    ]
-    if picture.spec.memory_only and (silent or copying):
+    empty = _comes_back_empty(picture, owner)
+    if empty and (step := unheard_heir(picture, shard, owner)):
+        return step
+    if empty and (holders := _may_hold(picture, shard, owner)):
         # Started now it would come back empty, and its replicas would copy the emptiness.
-        names = ", ".join(node.name for node in (*silent, *copying))
+        why = "it has no storage" if picture.spec.memory_only else "its disk is empty"
+        names = ", ".join(node.name for node in holders)
+        people = all(node.view for node in holders) and not picture.spec.memory_only
+        hint = " Look at it; then run CLUSTER FAILOVER TAKEOVER there." if people else ""
         return Decision(
             Wait(SOON_S),
             Reason.MASTER_RESTARTING,
-            f"{lost}; it has no storage, so it is not started again while {names} may still hold"
-            " the shard's data.",
+            f"{lost}; {why}, so it is not started again while {names} may still hold the shard's"
+            f" data.{hint}",
             healthy=False,
         )
     if owner.ended and picture.observed.can_restart and owner in picture.observed.nodes:
-        lost_too = "its data is lost, for there is no storage; " if picture.spec.memory_only else ""
+        why = "there is no storage" if picture.spec.memory_only else "its disk is empty"
+        lost_too = f"its data is lost, for {why}; " if empty else ""
         return Decision(
             RestartNode(owner.name, fresh=False),
             Reason.SHARD_LOST if lost_too else Reason.MASTER_RESTARTING,
@@ -225,6 +308,34 @@ def _without_replica(
         f"{lost} and no replica can take over: {shard.name} waits until it is back.",
         healthy=False,
     )
+
+
+def _may_hold(
+    picture: Picture, shard: ShardPicture, owner: ObservedNode
+) -> tuple[ObservedNode, ...]:
+    """The shard's other nodes that may have what its owner, who comes back empty, had."""
+    others = [node for node in shard.nodes if node.name != owner.name]
+    silent = [node for node in others if node.view is None and not node.ended]
+    if not picture.spec.memory_only:
+        # Their disks may have it, whatever they say of their copy; people can look.
+        stored = [node for node in others if node.ended and not node.emptied]
+        copies = [node for node in others if (v := node.view) and v.keys and not v.slots]
+        return (*silent, *stored, *copies)
+    copying = [
+        node
+        for node in shard.replicas
+        if node.view is not None and node.view.offset and node.view.keys and not node.view.syncing
+    ]
+    # A copy that was whole, but had not heard what its master owned, when the masters elected it.
+    unheard = [
+        node
+        for node in others
+        if node.view is not None
+        and node.view.role is Role.MASTER
+        and node.view.keys
+        and not node.view.slots
+    ]
+    return (*silent, *copying, *unheard)
 
 
 def _unknown(picture: Picture, shard: ShardPicture, owner: ObservedNode) -> Decision:

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING
 
 from shardcluster.actions import Decision, Move, MoveSlots, Reason, StabilizeSlot, Wait
 from shardcluster.decide.ownership import owned_by_shard, wanted_ownership
-from shardcluster.decide.timing import IDLE_S, SOON_S
+from shardcluster.decide.timing import IDLE_S, SOON_S, TURN_MS
 from shardcluster.observed import Role
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from shardcluster.observed import ObservedNode
     from shardcluster.picture import Picture, ShardPicture
     from shardcluster.slots import SlotSet
 
-__all__ = ["open_slots", "plan_moves", "planned_moves"]
+__all__ = ["one_way", "open_slots", "plan_moves", "planned_moves"]
 
 
 def open_slots(picture: Picture) -> Decision | None:
@@ -52,17 +54,69 @@ def open_slots(picture: Picture) -> Decision | None:
             f"{name} holds {len(slots)} slots open that go nowhere: closing them.",
         )
     if not resumed:
-        return None
+        return _left_at_replicas(picture)
     open_now = {move.slot for move in resumed}
     planned = planned_moves(picture)
     if planned is not None and isinstance(planned.action, MoveSlots):
         # One that can't be finished (a key too big to move) must not keep the others back.
         resumed += [move for move in planned.action.moves if move.slot not in open_now]
     return Decision(
-        MoveSlots(tuple(resumed), picture.spec.rebalance.max_keys_per_second),
+        MoveSlots(one_way(resumed, _turn(picture)), picture.spec.rebalance.max_keys_per_second),
         Reason.SLOT_OPEN,
         f"Finishing {len(open_now)} slots that were left open.",
     )
+
+
+def _left_at_replicas(picture: Picture) -> Decision | None:
+    """Marks at a replica that its master has not: it would take them for its own once it leads.
+
+    The engine tells replicas first, and the master itself only after they have said yes: one that
+    hung meanwhile finds nobody who still waits for it, and leaves it at that.
+    """
+    for shard in picture.shards:
+        if shard.master is None or shard.master.view is None:
+            continue
+        own = shard.master.view
+        known = {entry.slot for entry in (*own.migrating, *own.importing)}
+        for node in shard.replicas:
+            view = node.view
+            assert view is not None  # replicas answer
+            left = {entry.slot for entry in (*view.migrating, *view.importing)} - known
+            if left and view.link_up and view.master_id == own.node_id:
+                return Decision(
+                    StabilizeSlot(shard.master.name, tuple(sorted(left))),
+                    Reason.SLOT_OPEN,
+                    f"{node.name} holds {len(left)} slots open that its master"
+                    f" {shard.master.name} does not: closing them.",
+                )
+    return None
+
+
+def one_way(moves: Iterable[Move], turn: int = 0) -> tuple[Move, ...]:
+    """Those of a slice in which no node both gives and takes; the others' turn comes later.
+
+    A node that takes a slot raises its epoch.  Had it not heard yet that one of its own is another
+    node's since a moment ago, it would claim that one anew, and the other would erase its keys.
+
+    In every even turn the first moves decide who gives; in the odd ones each pair of nodes is the
+    first once in a while.  Else one that can't be done (a full target, which has to give slots away
+    before it has room again) would hold up for ever what goes the other way.
+    """
+    moves = tuple(moves)
+    ways = list(dict.fromkeys((move.source, move.target) for move in moves))
+    first = (turn // 2) % len(ways) if turn % 2 and ways else 0
+    gives: dict[str, bool] = {}
+    chosen = set()
+    for source, target in (*ways[first:], *ways[:first]):
+        if gives.get(source, True) and not gives.get(target, False):
+            gives[source], gives[target] = True, False
+            chosen.add((source, target))
+    return tuple(move for move in moves if (move.source, move.target) in chosen)
+
+
+def _turn(picture: Picture) -> int:
+    """Whose turn it is: told by the clock, for nothing is remembered."""
+    return picture.observed.now_ms // TURN_MS
 
 
 def _open_slot(
@@ -92,12 +146,20 @@ def _open_slot(
         target = importers[0]
         return Move(slot, source.name, target.name) if target is not source else target.name
     assert migrating is not None  # the slot is in one of the two
-    shard = picture.shard_of_id(migrating[1])
+    shard = picture.shard_of_id(migrating[1]) or _shard_at(picture, migrating[1])
     if shard is None or shard.name == owner.name:
         return source.name
     if shard.master is None:
         return None
     return Move(slot, source.name, shard.master.name)
+
+
+def _shard_at(picture: Picture, gone_id: str) -> ShardPicture | None:
+    """The shard whose place a node had that was started anew under another id."""
+    at = {line.address for line in picture.peer_lines(gone_id)}
+    return next(
+        (shard for shard in picture.shards if any(node.address in at for node in shard.nodes)), None
+    )
 
 
 def _owner_node(shard: ShardPicture, slot: int) -> ObservedNode | None:
@@ -166,7 +228,7 @@ def planned_moves(picture: Picture) -> Decision | None:
             f"{len(moves)} slots should move; rebalance mode is manual, so ask with /rebalance.",
         )
     return Decision(
-        MoveSlots(moves, spec.rebalance.max_keys_per_second),
+        MoveSlots(one_way(moves, _turn(picture)), spec.rebalance.max_keys_per_second),
         Reason.REBALANCING,
         f"Moving {len(moves)} slots: {_summary(moves)}.",
     )

@@ -54,6 +54,9 @@ def ended_nodes(picture: Picture) -> Decision | None:
         for node in shard.nodes:
             if not node.ended or node.pending or node is shard.owner:
                 continue  # where the platform can't start it, asking again is no help
+            if node.emptied and _nobody_knows(picture) and (others := _others_first(shard, node)):
+                hold = hold or others
+                continue
             if picture.spec.memory_only and silent and _nobody_knows(picture):
                 # Nobody can tell who the master is; if it's this one, it would come back empty
                 # and the others would copy the emptiness.
@@ -78,6 +81,23 @@ def ended_nodes(picture: Picture) -> Decision | None:
                 healthy=False,
             )
     return hold
+
+
+def _others_first(shard: ShardPicture, node: ObservedNode) -> Decision | None:
+    """A node whose disk is gone waits for the shard's others: they know whether it was the master.
+
+    It comes back as another one, empty, where the old one was; replicas of that would copy it.
+    """
+    away = [other.name for other in shard.nodes if other.view is None and not other.emptied]
+    if not away:
+        return None
+    return Decision(
+        Wait(SOON_S),
+        Reason.MASTER_UNKNOWN,
+        f"{node.name} has lost its disk; it is not started again before {', '.join(away)} can tell"
+        f" whether it led {shard.name}.",
+        healthy=False,
+    )
 
 
 def _nobody_knows(picture: Picture) -> bool:

@@ -10,14 +10,20 @@ if TYPE_CHECKING:
     from shardcluster.picture import Picture
     from shardcluster.spec import Spec
 
-__all__ = ["same_value", "settings", "wanted_settings"]
+__all__ = ["LOGS_USUALLY", "LOG_LEVEL", "same_value", "settings", "wanted_settings"]
+
+LOG_LEVEL = "loglevel"
+LOGS_USUALLY = "notice"  # unless the spec says otherwise; less while slots move
 
 _UNITS = {"k": 1000, "kb": 1024, "m": 1000**2, "mb": 1024**2, "g": 1000**3, "gb": 1024**3}
 
 
 def wanted_settings(spec: Spec) -> dict[str, str]:
     """Settings by name as the spec wants them on every node."""
-    wanted = {"cluster-node-timeout": str(spec.failover.node_timeout_ms)}
+    wanted = {
+        "cluster-node-timeout": str(spec.failover.node_timeout_ms),
+        LOG_LEVEL: LOGS_USUALLY,
+    }
     if spec.max_memory_bytes is not None:
         wanted["maxmemory"] = str(spec.max_memory_bytes)
     wanted.update(spec.config)

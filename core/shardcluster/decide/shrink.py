@@ -34,15 +34,8 @@ def shrink(picture: Picture) -> Decision | None:
 
 
 def _release_shard(picture: Picture, shard: ShardPicture) -> Decision:
-    for node in [shard.master] if shard.master is not None else shard.replicas:
-        if node.view is not None and node.view.keys:
-            return Decision(
-                Wait(SOON_S),
-                Reason.SHRINKING,
-                f"{node.name} owns no slot but holds {node.view.keys} keys: {shard.name} is kept"
-                " until they are gone.",
-                healthy=False,
-            )
+    if kept := _kept_for_keys(shard, shard.nodes if shard.master else shard.replicas):
+        return kept
     if under_way := _on_their_way(picture, shard):
         return Decision(
             Wait(SOON_S),
@@ -54,6 +47,22 @@ def _release_shard(picture: Picture, shard: ShardPicture) -> Decision:
     return _release(
         picture, shard, shard.nodes, 0, f"{shard.name} is empty and is taken out of the store."
     )
+
+
+def _kept_for_keys(shard: ShardPicture, nodes: tuple[ObservedNode, ...]) -> Decision | None:
+    """A hold while one of the nodes has keys of its own: a replica's are its master's."""
+    for node in nodes:
+        view = node.view
+        if view is None or not view.keys or (shard.master and view.role is Role.REPLICA):
+            continue
+        return Decision(
+            Wait(SOON_S),
+            Reason.SHRINKING,
+            f"{node.name} owns no slot but holds {view.keys} keys: {shard.name} is kept until they"
+            " are gone. Look at them, then FLUSHALL there.",
+            healthy=False,
+        )
+    return None
 
 
 def _on_their_way(picture: Picture, shard: ShardPicture) -> int:
@@ -94,6 +103,8 @@ def _release_surplus(
             Reason.SHRINKING,
             f"{shard.master.name} is one too many and hands over to {heirs[0].name}.",
         )
+    if kept := _kept_for_keys(shard, tuple(node for node in surplus if node is not shard.master)):
+        return kept
     names = ", ".join(node.name for node in surplus)
     return _release(
         picture, shard, surplus, len(shard.nodes) - len(surplus), f"{names} is taken out."

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from shardcluster.actions import Decision, Failover, FailoverMode, Reason
+from shardcluster.actions import Decision, Failover, FailoverMode, Reason, Wait
+from shardcluster.decide.timing import SOON_S
 
 if TYPE_CHECKING:
     from shardcluster.picture import Picture
@@ -29,25 +30,35 @@ def spread(picture: Picture) -> Decision | None:
     ):
         return None
     machine = {node.name: str(node.machine) for node in nodes}
-    pairs = [
-        (shard.master.name, heir.name)
-        for shard in picture.shards
-        if shard.master is not None
-        for heir in picture.heirs(shard)
-    ]
     masters = Counter(dict.fromkeys(machine.values(), 0))
     masters.update(machine[shard.master.name] for shard in picture.shards if shard.master)
 
     def wins(pair: tuple[str, str]) -> int:
         return masters[machine[pair[0]]] - masters[machine[pair[1]]]
 
-    best = max(pairs, key=wins, default=None)
-    if best is None or wins(best) < WORTH_IT:
-        return None
-    master, heir = best
-    busy = machine[master]
-    return Decision(
-        Failover(heir, FailoverMode.GRACEFUL),
-        Reason.SPREADING,
-        f"{masters[busy]} masters run on {busy}: {heir} takes over from {master}.",
-    )
+    worth_it = [
+        (shard, (shard.master.name, replica.name))
+        for shard in picture.shards
+        if shard.master is not None
+        for replica in shard.replicas
+        if wins((shard.master.name, replica.name)) >= WORTH_IT
+    ]
+    ready = [
+        (master, heir)
+        for shard, (master, heir) in worth_it
+        if any(node.name == heir for node in picture.heirs(shard))
+    ]
+    if ready:
+        master, heir = max(ready, key=wins)
+        busy = machine[master]
+        return Decision(
+            Failover(heir, FailoverMode.GRACEFUL),
+            Reason.SPREADING,
+            f"{masters[busy]} masters run on {busy}: {heir} takes over from {master}.",
+        )
+    for shard, (master, heir) in worth_it:
+        if not picture.fed(shard):  # for less than a second, and no event tells of its end
+            return Decision(
+                Wait(SOON_S), Reason.SPREADING, f"{heir} is to take over from {master}."
+            )
+    return None

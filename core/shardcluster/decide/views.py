@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from shardcluster.observed import NodeView, ObservedNode, PeerView
     from shardcluster.picture import Picture
 
-__all__ = ["disagreeing", "foreign_nodes", "introductions", "remarks", "strangers"]
+__all__ = ["disagreeing", "foreign_nodes", "introductions", "outsiders", "remarks",
+    "strangers",
+]  # fmt: skip
 
 
 def disagreeing(picture: Picture) -> Decision | None:
@@ -37,7 +39,7 @@ class _Past(enum.Enum):
 
     BLANK = enum.auto()  # holds nothing, knows nobody
     OURS = enum.auto()  # knows one of our nodes by id: cut off, or half introduced
-    LEFTOVERS = enum.auto()  # empty, but remembers nodes of an earlier life
+    LEFTOVERS = enum.auto()  # empty, and remembers nodes of an earlier life
     FOREIGN = enum.auto()  # holds data of another cluster
 
 
@@ -45,12 +47,13 @@ def _past(picture: Picture, view: NodeView) -> _Past:
     others = [peer for peer in view.peers if not peer.flags & {"myself", "handshake"}]
     if any(peer.node_id in picture.names for peer in others):
         return _Past.OURS
-    if view.slots or view.keys or any(peer.slots for peer in others):
+    # An empty node whose friends own slots is one of theirs only while it is connected to them.
+    if view.slots or view.keys or any(peer.slots and peer.link_up for peer in others):
         return _Past.FOREIGN
     return _Past.LEFTOVERS if others else _Past.BLANK
 
 
-def _outsiders(picture: Picture) -> list[ObservedNode]:
+def outsiders(picture: Picture) -> list[ObservedNode]:
     """Answering nodes that neither know the hub nor are known by it."""
     hub = picture.hub
     if hub is None or hub.view is None:
@@ -70,7 +73,7 @@ def _outsiders(picture: Picture) -> list[ObservedNode]:
 def foreign_nodes(picture: Picture) -> Decision | None:
     """Nodes with another cluster's past: leftovers are wiped off, data is respected."""
     hold: Decision | None = None
-    for node in _outsiders(picture):
+    for node in outsiders(picture):
         view = node.view
         assert view is not None
         past = _past(picture, view)
@@ -82,13 +85,23 @@ def foreign_nodes(picture: Picture) -> Decision | None:
             )
         if past is _Past.FOREIGN:
             hold = hold or Decision(
-                Wait(SOON_S),
-                Reason.FOREIGN_NODE,
-                f"{node.name} holds {view.keys} keys and {len(view.slots)} slots of another"
-                " cluster: it is not taken in. Empty it, or give another node in its place.",
-                healthy=False,
+                Wait(SOON_S), Reason.FOREIGN_NODE, _foreign(picture, node.name, view), healthy=False
             )
     return hold
+
+
+def _foreign(picture: Picture, name: str, view: NodeView) -> str:
+    holds = f"{name} holds {view.keys} keys and {len(view.slots)} slots"
+    served = any(picture.ids[node.name] in picture.owned for node in picture.answering)
+    if view.slots and picture.observed.formed_before and not served:
+        return (
+            f"{holds} and no other node serves any: it may be this store's own, and all that knew"
+            " it are gone. Look at it; if it is, let it CLUSTER MEET the others."
+        )
+    return (
+        f"{holds} of another cluster: it is not taken in. Empty it, or give another node in its"
+        " place."
+    )
 
 
 def introductions(picture: Picture) -> Decision | None:
@@ -99,7 +112,7 @@ def introductions(picture: Picture) -> Decision | None:
     silent = any(node.view is None for node in picture.observed.nodes)
     if silent and picture.observed.formed_before and not picture.owned:
         return None  # new nodes among themselves would be another cluster than the store's
-    outside = {node.name for node in _outsiders(picture)}
+    outside = {node.name for node in outsiders(picture)}
     lines = {peer.node_id: peer for peer in hub.view.peers}
     unmet = []
     for node in picture.answering:
@@ -110,7 +123,7 @@ def introductions(picture: Picture) -> Decision | None:
         line = lines.get(view.node_id)
         if line is None or _stale(line, node):
             welcome = {_Past.BLANK, _Past.OURS}
-            if picture.leaving(node):
+            if picture.leaving(node) and not _only_leader(picture, node):
                 welcome = {_Past.OURS}  # a blank one was let go already
             if node.name not in outside or _past(picture, view) in welcome:
                 unmet.append(node)
@@ -127,6 +140,21 @@ def introductions(picture: Picture) -> Decision | None:
         )
     return Decision(
         Introduce(hub.name, tuple(names)), Reason.MEETING, f"{hub.name} meets {', '.join(names)}."
+    )
+
+
+def _only_leader(picture: Picture, node: ObservedNode) -> bool:
+    """Whether a shard that is wanted has no other master, and all of it answers.
+
+    So it is when the leader of a shard without slots lost its disk while it was one too many: the
+    replica that shall stay can't lead before it has somebody to take over from.
+    """
+    shard = picture.shard(node.shard)
+    return (
+        shard is not None
+        and shard.wanted
+        and shard.master is node
+        and all(other.view is not None for other in shard.nodes)
     )
 
 
@@ -149,6 +177,9 @@ def strangers(picture: Picture) -> Decision | None:
     # After a `Forget` that was cut short too few know it to agree that it failed.
     gone |= {peer.node_id: None for peer in lines if peer.node_id not in trusted}
     for node in picture.answering:
+        # FORGET closes slots that are open towards it; `moves` finds out first where they shall go.
+        for entry in (*node.view.migrating, *node.view.importing) if node.view is not None else ():
+            gone.pop(entry.other_id, None)
         # Its followers refuse to forget it; `nodes.replicas` gives them another master first.
         if node.view is not None and node.view.master_id is not None:
             gone.pop(node.view.master_id, None)
@@ -158,7 +189,22 @@ def strangers(picture: Picture) -> Decision | None:
             Reason.FORGETTING,
             f"Forgetting {len(gone)} nodes that are gone and own nothing.",
         )
-    return None
+    return _owner_without_place(picture)
+
+
+def _owner_without_place(picture: Picture) -> Decision | None:
+    """A hold while an owner of slots may be the node at a place whose id is not known."""
+    silent = _without_id(picture)
+    owners = [node_id for node_id in picture.owned if node_id not in picture.names]
+    if not silent or not owners:
+        return None
+    return Decision(
+        Wait(SOON_S),
+        Reason.STRANGER,
+        f"The node {owners[0][:8]} owns {len(picture.owned[owners[0]])} slots and may be"
+        f" {' or '.join(silent[:3])}: nothing is moved until that answers.",
+        healthy=False,
+    )
 
 
 def _stranger_lines(picture: Picture) -> list[PeerView]:
@@ -166,11 +212,9 @@ def _stranger_lines(picture: Picture) -> list[PeerView]:
 
     A place whose id is unknown (silent, or never seen by this controller) may be the very node.
     """
-    if any(
-        node.name not in picture.ids and not _unstarted(node) for node in picture.observed.nodes
-    ):
+    if _without_id(picture):
         return []
-    outside = _outsiders(picture)  # whom they know is their affair
+    outside = outsiders(picture)  # whom they know is their affair
     return [
         peer
         for node in picture.answering
@@ -180,8 +224,12 @@ def _stranger_lines(picture: Picture) -> list[PeerView]:
     ]
 
 
-def _unstarted(node: ObservedNode) -> bool:
-    return bool(node.pending)
+def _without_id(picture: Picture) -> list[str]:
+    return [
+        node.name
+        for node in picture.observed.nodes
+        if node.name not in picture.ids and not node.pending
+    ]
 
 
 def _replaced(picture: Picture, peer: PeerView) -> bool:
@@ -191,7 +239,9 @@ def _replaced(picture: Picture, peer: PeerView) -> bool:
 
 def _stranger_with_slots(picture: Picture, peer: PeerView) -> Decision:
     slots = picture.owned[peer.node_id]
-    if picture.spec.memory_only and peer.flags & {"fail", "noaddr"} and _came_back_empty(picture):
+    # With two owners of slots the other alone can't agree that it failed: who has its place tells.
+    gone = bool(peer.flags & {"fail", "noaddr"}) or _replaced(picture, peer)
+    if picture.spec.memory_only and gone and _came_back_empty(picture, peer):
         return Decision(
             Forget((peer.node_id,)),
             Reason.SHARD_LOST,
@@ -208,10 +258,15 @@ def _stranger_with_slots(picture: Picture, peer: PeerView) -> Decision:
     )
 
 
-def _came_back_empty(picture: Picture) -> bool:
-    """Whether a wanted shard stands there whole, without a slot or a key: the lost one, anew."""
+def _came_back_empty(picture: Picture, lost: PeerView) -> bool:
+    """Whether a shard stands there whole, without a slot or a key: the lost one, anew.
+
+    It is wanted, or it has the lost node's place; and nobody is silent who may hold its data.
+    """
+    if any(node.view is None and not node.pending for node in picture.observed.nodes):
+        return False
     return any(
-        shard.wanted
+        (shard.wanted or any(node.address == lost.address for node in shard.nodes))
         and not shard.slots
         and all(node.view is not None and not node.view.keys for node in shard.nodes)
         for shard in picture.shards

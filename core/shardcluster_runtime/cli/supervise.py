@@ -58,6 +58,7 @@ LOCK_FILE = "controller.lock"
 GATEWAY_MODULE = "shardcluster_api"
 GATEWAY_NEEDS = ("a2wsgi", "flask", "httptools", "prometheus_client", "uvicorn")
 GATEWAY_LOG_FILE = "gateway.log"
+FOLDER_VARIABLE = "SHARDCLUSTER_STARTED_FOR"  # in a gateway's environment: the state folder
 GATEWAY_STOP_TIMEOUT_S = 5.0
 GATEWAY_STEADY_S = 10.0  # one that ran so long starts again at once
 RESTART_WAIT_FIRST_S = 0.2
@@ -185,9 +186,25 @@ def end_leftover_gateway(folder: Path) -> None:
     Only to be called when no controller runs on the folder.  Never ends a process that is not
     a gateway: the number may belong to another program by now.
     """
-    process_id = read_whereabouts(folder).gateway_process_id
-    if process_id is None:
-        return
+    noted = read_whereabouts(folder).gateway_process_id
+    found = set() if noted is None else {noted}
+    for process_id in found | _gateways_for(folder):
+        _end_gateway(process_id)
+
+
+def _gateways_for(folder: Path) -> set[int]:
+    """Those whose process id nobody could note: the controller was killed right after the start."""
+    found = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if GATEWAY_MODULE in process.cmdline():
+                started_for = process.environ().get(FOLDER_VARIABLE)
+                if started_for == str(folder.resolve()):
+                    found.add(process.pid)
+    return found
+
+
+def _end_gateway(process_id: int) -> None:
     try:
         process = psutil.Process(process_id)
         if GATEWAY_MODULE not in process.cmdline():
@@ -209,6 +226,7 @@ class GatewayProcess:
         """`command` starts it; its output goes to a file in `folder`; `say` tells people."""
         self._command = command
         self._log_path = folder / GATEWAY_LOG_FILE
+        self._environment = {**os.environ, FOLDER_VARIABLE: str(folder.resolve())}
         self._say = say
         self._process: asyncio.subprocess.Process | None = None
         self.on_started: Callable[[int], None] = lambda _process_id: None
@@ -247,6 +265,7 @@ class GatewayProcess:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                env=self._environment,
             )
         self.on_started(self._process.pid)
         return await self._process.wait()

@@ -21,10 +21,18 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from shardcluster.cluster_nodes import parse_cluster_nodes
 from shardcluster.names import node_name, shard_number, split_node_name
 from shardcluster.observed import Address
 from shardcluster_runtime.platforms._folder import StateFolder, as_sentences
 from shardcluster_runtime.platforms._local_process import LocalProcess, find_started, spawn
+from shardcluster_runtime.platforms._node_file import (
+    NODES_FILE,
+    agree_on_shards,
+    forget_imports,
+    set_aside,
+    was_reset,
+)
 from shardcluster_runtime.platforms._server_config import (
     BUS_PORT_OFFSET,
     NodePaths,
@@ -32,7 +40,7 @@ from shardcluster_runtime.platforms._server_config import (
     server_config,
 )
 from shardcluster_runtime.platforms.protocol import PlatformNode, PlatformUnable
-from shardcluster_runtime.wire import ConnectionLost, Credentials, NodeConnection, NodeReplyError
+from shardcluster_runtime.wire import ConnectionLost, Credentials, NodeReplyError, ask_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -148,6 +156,7 @@ class ProcessPlatform:
                 ordinal=place.ordinal,
                 address=self._address(place),
                 ended=place.ended,
+                emptied=self._emptied(place),
                 process_id=None if place.ended or not place.process else place.process.pid,
             )
             for place in sorted(
@@ -155,6 +164,10 @@ class ProcessPlatform:
             )
             if place.ever_ran
         )
+
+    def _emptied(self, place: _Place) -> bool:
+        file = place.paths.data / NODES_FILE
+        return place.ended and self.keeps_data and not file.exists()
 
     async def spare_nodes(self) -> int | None:
         """As many as asked for."""
@@ -191,7 +204,11 @@ class ProcessPlatform:
                 await asyncio.to_thread(_empty, place.paths.data, keep=())
             elif self._spec_settings().memory_only:
                 # Only its id: files of an earlier copy would bring old data back to life.
-                await asyncio.to_thread(_empty, place.paths.data, keep=("nodes.conf",))
+                await asyncio.to_thread(_empty, place.paths.data, keep=(NODES_FILE,))
+            elif was_reset(place.paths.data / NODES_FILE):
+                await asyncio.to_thread(set_aside, place.paths.data)
+            elif await self._led_by_another(place):
+                await asyncio.to_thread(forget_imports, place.paths.data / NODES_FILE)
             await self._start(place, RESTART_WAIT_S)
 
     async def replace(self, node: str) -> None:
@@ -329,6 +346,7 @@ class ProcessPlatform:
 
     async def _start(self, place: _Place, wait_s: float) -> None:
         """Start the process and wait for its first answer; raises PlatformUnable."""
+        await asyncio.to_thread(agree_on_shards, place.paths.data / NODES_FILE)
         for _ in range(START_ATTEMPTS_MAX):
             process = self._spawn(place)
             if await self._answers(place, process, wait_s):
@@ -370,22 +388,38 @@ class ProcessPlatform:
         if place.process is not None:
             place.process.watch(lambda: self._wake())  # noqa: PLW0108 - `start` sets it later
 
+    async def _led_by_another(self, place: _Place) -> bool:
+        """Whether another node of the shard owns slots as its master now."""
+        others = [
+            other for other in self._places.values()
+            if other.shard == place.shard and other is not place and not other.ended
+        ]  # fmt: skip
+        return any(await asyncio.gather(*(self._leads(other) for other in others)))
+
+    async def _leads(self, place: _Place) -> bool:
+        answer = await self._asked(place, "CLUSTER", "NODES")
+        peers = parse_cluster_nodes(answer.decode()).peers  # none: silent, or it loads
+        return any(peer.flags >= {"myself", "master"} and peer.slots for peer in peers)
+
+    async def _asked(self, place: _Place, *command: str) -> bytes:
+        """What the node answers; nothing where it gives no answer or an error."""
+        try:
+            answer: bytes = await ask_once(
+                self._address(place), *command,
+                timeout_s=ANSWER_TIMEOUT_S, credentials=self.credentials,
+            )  # fmt: skip
+        except (OSError, TimeoutError, ConnectionLost, NodeReplyError):
+            return b""
+        return answer
+
     async def _answers(self, place: _Place, process: LocalProcess, wait_s: float) -> bool:
         """Whether the process itself answers, and not another one that has its port."""
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + wait_s
         expected = f"process_id:{process.pid}\r\n".encode()
         while not process.ended() and loop.time() < deadline_s:
-            with contextlib.suppress(OSError, TimeoutError, ConnectionLost, NodeReplyError):
-                connection = await NodeConnection.open(
-                    self._address(place), timeout_s=ANSWER_TIMEOUT_S, credentials=self.credentials
-                )
-                try:
-                    info = await connection.call("INFO", "server", timeout_s=ANSWER_TIMEOUT_S)
-                finally:
-                    connection.close()
-                if expected in info:
-                    return True
+            if expected in await self._asked(place, "INFO", "server"):
+                return True
             await asyncio.sleep(ANSWER_POLL_S)
         return False
 

@@ -34,6 +34,7 @@ class PlatformNode:
     process_id: int | None = None  # where that means something, for people
     ending: bool = False  # its end was asked for (by us or others) and it may still run
     outdated: bool = False  # it runs in another form than it would be started in now
+    emptied: bool = False  # ended, and the storage that it had is seen to be gone
     machine: str | None = None  # where it runs, where there are several machines
     known_id: str | None = None  # its node id, where the platform itself knows it
 

@@ -33,6 +33,7 @@ TOKENS_FOLDER, TOKENS_KEY = "/etc/shardcluster-tokens", "tokens"
 HTTPS_FOLDER = "/etc/shardcluster-https"
 CERTIFICATE_KEY, PRIVATE_KEY_KEY = "tls.crt", "tls.key"  # of a Secret of type kubernetes.io/tls
 GATEWAY_USER = 10001  # of the image
+DRAIN_S = 5  # new connections are still taken: kube-proxies learn late that a pod is to end
 TERMINATION_GRACE_S = 30  # draining, then requests under way, at most 6 s
 SCRATCH_SIZE = "256Mi"  # of /tmp, for bodies that Flask puts aside; the root is read-only
 REQUESTS = {"cpu": "100m", "memory": "128Mi"}
@@ -167,6 +168,7 @@ def _container(spec: Spec, place: Place) -> Manifest:
             "--kubernetes", f"{place.namespace}/{spec.name}",
             "--host", "0.0.0.0",  # noqa: S104 - the pod's own network
             "--port", str(PORT),
+            "--drain-seconds", str(DRAIN_S),
         ],
         "env": [
             {"name": variable, "value": f"{one.folder}/{key}"}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.bench.table import run
 
-NAMES = ("speed", "trouble", "idle_connections", "memory")
+NAMES = ("speed", "workers", "trouble", "idle_connections", "memory")
 RESULT = Path("build/bench-gateway.json")
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The other doors: Webdis before one unsharded node, and the ordinary Flask app with redis-py."""
+"""The other doors: Webdis before one unsharded node, Flask with redis-py, and a second of ours."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +19,7 @@ from shardcluster_runtime.server_binary import find_server
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["ordinary_flask", "webdis"]
+__all__ = ["ordinary_flask", "second_gateway", "webdis"]
 
 DEADLINE_S = 20.0
 HOST = "127.0.0.1"
@@ -97,3 +99,26 @@ def ordinary_flask(seed: str) -> Iterator[str]:
     ]  # fmt: skip
     with _running(command, port):
         yield f"http://{HOST}:{port}"
+
+
+@contextlib.contextmanager
+def second_gateway(controller_url: str) -> Iterator[str]:
+    """Another process before the same store; its URL, once it knows the store."""
+    port = _free_port()
+    command = [sys.executable, "-m", "shardcluster_api", "--controller", controller_url,
+               "--port", str(port)]  # fmt: skip
+    with _running(command, port):
+        url = f"http://{HOST}:{port}"
+        ends_s = time.monotonic() + DEADLINE_S
+        while not _is_ready(url):
+            assert time.monotonic() < ends_s, "the second gateway did not become ready"
+            time.sleep(0.05)
+        yield url
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=DEADLINE_S) as answer:  # noqa: S310 - ours
+            return bool(answer.status == HTTPStatus.OK)
+    except OSError:  # an HTTPError is one, too
+        return False

@@ -7,7 +7,10 @@ processes are processes of this machine (as with kind, or any Kubernetes on one 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
+import functools
+import http.client
 import json
 import subprocess
 import threading
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Load", "Store", "document", "kubectl", "load", "store", "until"]
 
-DEADLINE_S = 180.0
+DEADLINE_S = 600.0  # as many stores as in `idle` take a while on a small machine
 POLL_S = 0.05
 GATEWAY_PORT = 8080
 WRITERS = 12  # keys that are written all the time, of every shard
@@ -41,6 +44,19 @@ def kubectl(*arguments: str, text: str | None = None) -> str:
     if done.returncode:
         raise subprocess.CalledProcessError(done.returncode, arguments, done.stdout, done.stderr)
     return done.stdout
+
+
+@functools.cache
+def _api_port() -> int:
+    """Of the API server on this machine without a login, from a process that ends with this one.
+
+    A `kubectl get` takes a tenth of a second of CPU: asked all the time it would slow down what is
+    measured, on a small machine by half.
+    """
+    proxy = subprocess.Popen(["kubectl", "proxy", "--port=0"], stdout=subprocess.PIPE, text=True)
+    atexit.register(proxy.terminate)
+    assert proxy.stdout is not None
+    return int(proxy.stdout.readline().rpartition(":")[2])
 
 
 def until(holds: Callable[[], Any], what: str, poll_s: float = POLL_S) -> Any:
@@ -77,7 +93,11 @@ class Store:
 
     def read(self) -> dict[str, Any]:
         """The resource."""
-        found: dict[str, Any] = json.loads(self._kubectl("get", "shc", self.name, "-o", "json"))
+        resources = f"/apis/shardcluster.io/v1alpha1/namespaces/{NAMESPACE}/shardclusters"
+        connection = http.client.HTTPConnection("127.0.0.1", _api_port())
+        with contextlib.closing(connection):
+            connection.request("GET", f"{resources}/{self.name}")
+            found: dict[str, Any] = json.load(connection.getresponse())
         return found
 
     def patch(self, spec: dict[str, Any]) -> None:
@@ -121,21 +141,40 @@ class Store:
         return found
 
     def kill(self, node: str) -> None:
-        """SIGKILL to the engine's process of a node."""
-        (pod,) = (p for p in self.pods() if p["metadata"]["name"] == f"{self.name}-{node}")
-        container = pod["status"]["containerStatuses"][0]["containerID"].rpartition("/")[2]
+        """SIGKILL to the engine's process of a node; waits until it has another container."""
+        container = self._container(node)
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 engine = process.joinpath("comm").read_text("ascii").startswith("valkey")
                 if engine and container in process.joinpath("cgroup").read_text("ascii"):
                     subprocess.run(["kill", "-9", process.name], check=True)
-                    return
-        raise LookupError(node)
+                    break
+        else:
+            raise LookupError(node)
+        until(lambda: self._container(node) not in {"", container}, "it was started again")
 
-    def delete_pods(self, *nodes: str) -> None:
-        """Ask for their end, and don't wait for it."""
-        names = [f"{self.name}-{node}" for node in nodes]
+    def _container(self, node: str) -> str:
+        """The id of the container that runs the engine, or ran it last; empty: there is none."""
+        for pod in self.pods():
+            if pod["metadata"]["name"] == f"{self.name}-{node}":
+                for status in pod["status"].get("containerStatuses", ()):
+                    return str(status.get("containerID", "")).rpartition("/")[2]
+        return ""
+
+    def replace_pods(self, *nodes: str) -> None:
+        """Delete them, and wait until others have their names."""
+        names = {f"{self.name}-{node}" for node in nodes}
+        before = self._uids()
         self._kubectl("delete", "pod", "--wait=false", *names)
+
+        def replaced() -> bool:
+            now = self._uids()
+            return all(now.get(name, before[name]) != before[name] for name in names)
+
+        until(replaced, "the pods are others", poll_s=0.5)
+
+    def _uids(self) -> dict[str, str]:
+        return {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in self.pods()}
 
     def _kubectl(self, *arguments: str) -> str:
         return kubectl("-n", NAMESPACE, *arguments)

@@ -46,7 +46,6 @@ def _kills(made: Store) -> list[dict[str, Any]]:
             victim = _masters(made.calm())[number % 3]
             traffic.reset()
             made.kill(victim)
-            time.sleep(1.0)
             made.calm()
             gaps_s.append(traffic.worst_gap_s)
     p50, worst = statistics.median(gaps_s), max(gaps_s)
@@ -75,8 +74,7 @@ def _deletes(made: Store) -> dict[str, Any]:
         for number in range(DELETED_PODS):
             victim = _masters(made.calm())[number % 3]
             traffic.reset()
-            made.delete_pods(victim)
-            time.sleep(2.0)
+            made.replace_pods(victim)
             made.calm()
             gaps_s.append(traffic.worst_gap_s)
             failed += traffic.failed
@@ -94,8 +92,7 @@ def _all_deleted(made: Store) -> dict[str, Any]:
     with load(made) as traffic:
         status = made.calm()
         traffic.reset()
-        made.delete_pods(*(node["name"] for node in status["nodes"]))
-        time.sleep(2.0)
+        made.replace_pods(*(node["name"] for node in status["nodes"]))
         made.calm()
         gap_s = traffic.worst_gap_s
     return {

@@ -111,7 +111,8 @@ def _requests() -> int:
 def _operator(nodes: dict[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.bench.k8s.idle_operator", f"--health-port={HEALTH_PORT}"],
-        env={**os.environ, NODES_VARIABLE: json.dumps(nodes)},
+        # Another namespace's ShardCluster, of other shards maybe, would be given these nodes, too.
+        env={**os.environ, NODES_VARIABLE: json.dumps(nodes), "WATCH_NAMESPACE": NAMESPACE},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shardcluster.names import split_node_name
 from shardcluster.observed import Address
 from shardcluster_operator import session
 from shardcluster_operator.__main__ import main
+from shardcluster_operator.platform import KubernetesPlatform
 from shardcluster_runtime.platforms.protocol import PlatformNode
 from shardcluster_runtime.wire import Credentials
 
@@ -19,17 +20,18 @@ if TYPE_CHECKING:
 NODES_VARIABLE = "SHARDCLUSTER_BENCH_NODES"  # name → [host, port], as JSON
 
 
-class _SharedNodes:
-    """What a session asks of its platform."""
+class _SharedNodes(KubernetesPlatform):
+    """All that would read or change pods and StatefulSets is left out."""
 
     can_fence = False
     can_restart = False
     keeps_data = True
     credentials = Credentials()
 
-    def __init__(self, *_: object) -> None:
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
         self.formed_before = True
-        self._nodes = tuple(
+        self._shared = tuple(
             PlatformNode(name, *split_node_name(name), Address(host, port))
             for name, (host, port) in json.loads(os.environ[NODES_VARIABLE]).items()
         )
@@ -42,7 +44,7 @@ class _SharedNodes:
 
     async def nodes(self) -> tuple[PlatformNode, ...]:
         """Always the same."""
-        return self._nodes
+        return self._shared
 
     async def spare_nodes(self) -> int | None:
         """None are needed."""
@@ -57,7 +59,8 @@ class _SharedNodes:
         """There is nothing to renew."""
 
     async def mark_formed(self) -> None:
-        """They are."""
+        """Nothing is written down anywhere else."""
+        self.formed_before = True
 
     async def close(self, *, stop_nodes: bool) -> None:
         """They live on."""

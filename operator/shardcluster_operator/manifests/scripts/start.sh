@@ -166,6 +166,40 @@ wait_until_replaced() {
     say "${1} is not needed any more: starting empty under a new id"
 }
 
+# forget_imports ID SLOT EPOCH: a master with storage that has been replaced takes the marks of slots
+# that it was importing out of its file.  The engine lets an importing node take a slot by itself,
+# under the highest epoch, once the slot's source has it no more: so it would win its shard back.
+# One that still leads needs them: without them it would delete the keys that have come already.
+forget_imports() {
+    known_nodes "$1" >"$run/known"
+    ask_all "$@" <"$run/known"
+    grep -q '^free' "$run/answers" || return 0
+    say "${1} was replaced: forgetting the slots that it was importing"
+    sed 's/ \[[0-9]*-<-[0-9a-f]*\]//g' nodes.conf >nodes.conf.new
+    mv nodes.conf.new nodes.conf
+}
+
+# A replica in the file gets the shard id of the master that it follows.  Some engines (Valkey before
+# the end of its issue 2171) hold a file for corrupt in which they differ, and never start again; they
+# write such files themselves, about nodes that changed whom they follow as others were away.
+agree_on_shards() {
+    awk '
+        NR == FNR {
+            if (NF >= 8 && match($2, /shard-id=[0-9a-f]+/)) id[$1] = substr($2, RSTART, RLENGTH)
+            if (NF >= 8) follows[$1] = $4
+            next
+        }
+        {
+            for (top = $1; NF >= 8 && follows[top] in id && hops++ < 16; ) top = follows[top]
+            hops = 0
+            if ($1 in id && id[$1] != id[top]) { sub(/shard-id=[0-9a-f]+/, id[top]); mended = 1 }
+            print
+        }
+        END { exit !mended }' nodes.conf nodes.conf >nodes.conf.new || return 0
+    say "nodes of one shard had several shard ids in nodes.conf: they have their master's now"
+    mv nodes.conf.new nodes.conf
+}
+
 if [ "${SHARDCLUSTER_MEMORY_ONLY:-no}" = yes ] && [ -e "$ran" ]; then
     kept=nodes.conf # what a replica or an unused master is known by; it has nothing to lose
     if [ ! -s nodes.conf ]; then
@@ -183,6 +217,12 @@ if [ "${SHARDCLUSTER_MEMORY_ONLY:-no}" = yes ] && [ -e "$ran" ]; then
         [ "$entry" = "$data/$kept" ] || [ "$entry" = "$ran" ] || rm -rf "$entry"
     done
 fi
+if [ "${SHARDCLUSTER_MEMORY_ONLY:-no}" != yes ] && grep -q -e '-<-' nodes.conf 2>/dev/null; then
+    was=$(old_master)
+    # shellcheck disable=SC2086 # three words: id, slot, epoch
+    [ -z "$was" ] || forget_imports $was
+fi
+[ ! -s nodes.conf ] || agree_on_shards
 : >"$ran"
 
 # Every byte of the password written as its number, so that none means anything to the parser.

@@ -1,0 +1,77 @@
+"""What one look after the other sees of real nodes, whatever their clocks say."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from shardcluster_runtime.observe import Observer
+from tests.cluster.stores import running_store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DEADLINE_S = 30.0
+DAY_S = 86_400.0
+
+
+@pytest.mark.parametrize("wrong_s", [0.0, DAY_S, -DAY_S])
+async def test_times_of_nodes_are_by_the_observers_clock(
+    free_folder: Path, base_port: int, wrong_s: float
+) -> None:
+    """Whoever's clock is wrong: what was heard between two moments lies between these."""
+
+    def clock() -> float:
+        return time.time() + wrong_s
+
+    async with running_store(free_folder, base_port) as store:
+        await store.calm(3)
+        began_ms = int(clock() * 1000)
+        observer = Observer(store.platform, lambda: None, clock=clock)
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                while True:  # until all have heard all once more since
+                    observed = await observer.observe()
+                    views = [node.view for node in observed.nodes if node.view is not None]
+                    pongs = [
+                        peer.pong_ms
+                        for view in views
+                        for peer in view.peers
+                        if "myself" not in peer.flags
+                    ]
+                    if len(pongs) == 30 and all(pong >= began_ms for pong in pongs):
+                        break
+                    await asyncio.sleep(0.05)
+            assert all(pong <= observed.now_ms for pong in pongs)
+        finally:
+            await observer.close()
+
+
+async def test_all_nodes_hang_and_go_on(free_folder: Path, base_port: int) -> None:
+    """Nobody is waited for while all are silent; each is heard again all the same."""
+    async with running_store(free_folder, base_port) as store:
+        await store.calm(3)
+        observer = Observer(store.platform, lambda: None)
+
+        async def until_heard(count: int) -> None:
+            async with asyncio.timeout(DEADLINE_S):
+                while True:
+                    seen = await observer.observe()
+                    if sum(node.view is not None for node in seen.nodes) == count:
+                        return
+                    await asyncio.sleep(0.05)
+
+        try:
+            await until_heard(6)
+            names = [node.name for node in await store.platform.nodes()]
+            for name in names:
+                await store.platform.kill(name, "STOP")
+            await until_heard(0)
+            for name in names:
+                await store.platform.kill(name, "CONT")
+            await until_heard(6)
+        finally:
+            await observer.close()
