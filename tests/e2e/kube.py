@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import atexit
 import functools
-import http.client
+import http
 import importlib.metadata
 import json
 import os
 import subprocess
-import threading
 import time
 import urllib.parse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import httpx
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,8 +97,6 @@ def kubectl(*arguments: str, text: str | None = None) -> str:
 class Api:
     """The API through `kubectl proxy`: a process for each read is too much for polling."""
 
-    _own = threading.local()  # a connection for each thread
-
     @classmethod
     def read(cls, path: str) -> Document:
         """An object, or a list with `items`; raises Refused."""
@@ -114,29 +113,19 @@ class Api:
         """Any request; raises Refused."""
         body = None if document is None else json.dumps(document)
         try:
-            connection = cls._connect()
-            connection.request(method, path, body, {"Content-Type": "application/json"})
-            answer = connection.getresponse()
-            found = answer.read()
-        except (OSError, http.client.HTTPException) as error:
-            cls._own.connection = None
+            answer = _proxied().request(
+                method, path, content=body, headers={"Content-Type": "application/json"}
+            )
+        except httpx.TransportError as error:
             raise Refused(f"{method} {path}: {error!r}") from error  # noqa: EM102, TRY003
-        if answer.status != http.HTTPStatus.OK:
-            raise Refused(f"{method} {path}: {answer.status} {found.decode()[:500]}")  # noqa: EM102, TRY003
-        return found
-
-    @classmethod
-    def _connect(cls) -> http.client.HTTPConnection:
-        found: http.client.HTTPConnection | None = getattr(cls._own, "connection", None)
-        if found is None:
-            found = http.client.HTTPConnection("127.0.0.1", _proxy_port(), timeout=API_TIMEOUT_S)
-            cls._own.connection = found
-        return found
+        if answer.status_code != http.HTTPStatus.OK:
+            raise Refused(f"{method} {path}: {answer.status_code} {answer.text[:500]}")  # noqa: EM102, TRY003
+        return answer.content
 
 
 @functools.cache
-def _proxy_port() -> int:
-    """Of a proxy that lives as long as this process."""
+def _proxied() -> httpx.Client:
+    """To a proxy that lives as long as this process; for all threads."""
     proxy = subprocess.Popen(
         ["kubectl", "proxy", "--port=0"], stdout=subprocess.PIPE, text=True,
         stderr=subprocess.DEVNULL,  # a line for each request while the API server is away
@@ -144,7 +133,13 @@ def _proxy_port() -> int:
     atexit.register(proxy.terminate)
     assert proxy.stdout is not None
     line = proxy.stdout.readline()  # Starting to serve on 127.0.0.1:40001
-    return int(line.rpartition(":")[2])
+    found = httpx.Client(
+        base_url=f"http://127.0.0.1:{int(line.rpartition(':')[2])}",
+        timeout=API_TIMEOUT_S,
+        trust_env=False,
+    )
+    atexit.register(found.close)
+    return found
 
 
 def kubectl_json(*arguments: str) -> Document:
