@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from shardcluster.slots import SlotSet
 
 __all__ = [
-    "Action", "AddSlots", "Configure", "Decision", "DropLeftovers", "Failover", "FailoverMode",
+    "Action", "AddSlots", "CloseEmptyImports", "Configure", "Decision", "DropLeftovers",
+    "Failover", "FailoverMode",
     "Fence", "Forget", "Introduce", "MarkFormed", "MarkRebalanced", "Move", "MoveSlots", "Reason",
     "Release", "ReplaceNode", "Replicate", "ResetNode", "RestartNode", "ScaleShard",
     "StabilizeSlot", "Wait",
@@ -176,6 +177,14 @@ class StabilizeSlot:
 
 
 @dataclass(frozen=True, slots=True)
+class CloseEmptyImports:
+    """SETSLOT … STABLE at those importers of a slot that hold no key of it; fails if two do."""
+
+    slot: int
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class DropLeftovers:
     """FLUSHALL at the master `node`, which owns and imports no slot: others own all its keys."""
 
@@ -212,8 +221,8 @@ class MarkRebalanced:
 
 Action = (
     Wait | ScaleShard | RestartNode | ReplaceNode | Fence | Introduce | Forget | ResetNode
-    | AddSlots | Replicate | Failover | MoveSlots | StabilizeSlot | DropLeftovers | Release
-    | Configure | MarkFormed | MarkRebalanced
+    | AddSlots | Replicate | Failover | MoveSlots | StabilizeSlot | CloseEmptyImports
+    | DropLeftovers | Release | Configure | MarkFormed | MarkRebalanced
 )  # fmt: skip
 
 

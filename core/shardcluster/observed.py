@@ -111,6 +111,7 @@ class ObservedNode:
     silent_ms: int = 0  # since its last answer; 0 when it answered in this pass
     heard: bool = False  # by this controller, so that `silent_ms` counts from a sign of life
     known_id: str | None = None  # the id it last answered with, when it does not answer now
+    led_epoch: int = 0  # the config epoch with which it owned slots when it last answered; 0: none
     pending: str = ""  # why the platform could not start it yet; a sentence
     ending: bool = False  # its end was asked for and it still runs
     outdated: bool = False  # it runs in another form (image, …) than the platform would start now

@@ -126,6 +126,8 @@ class Executor:
             case actions.StabilizeSlot(node, slots):
                 for slot in slots:
                     await self._call(node, "CLUSTER", "SETSLOT", slot, "STABLE")
+            case actions.CloseEmptyImports(slot, nodes):
+                await self._close_empty_imports(slot, nodes)
             case actions.Configure(node, settings):
                 for name, value in settings:
                     await self._call(node, "CONFIG", "SET", name, value)
@@ -159,6 +161,17 @@ class Executor:
             address = _node(picture, node).address
             if address is not None:
                 await self._call(hub, "CLUSTER", "MEET", address.host, address.port)
+
+    async def _close_empty_imports(self, slot: int, nodes: tuple[str, ...]) -> None:
+        keys = {node: await self._call(node, "CLUSTER", "COUNTKEYSINSLOT", slot) for node in nodes}
+        holders = [node for node in nodes if keys[node]]
+        if len(holders) > 1:
+            names = " and ".join(holders)
+            message = f"Slot {slot} has keys on {names}, which both import it: it is left alone."
+            raise ActionFailed(message)
+        for node in nodes:
+            if node not in holders:
+                await self._call(node, "CLUSTER", "SETSLOT", slot, "STABLE")
 
     async def _drop_leftovers(self, node: str) -> None:
         # FLUSHALL, for no other command reaches keys of slots that a node does not own.

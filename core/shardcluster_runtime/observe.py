@@ -2,8 +2,8 @@
 
 Law: one open connection a node, all nodes in parallel, each bounded.  A node that was silent in
 the last pass is not waited for in this one: when its answer comes, it is waited for in the next.
-What is reported is what was heard now; of the past only `silent_ms` and the id it last answered
-with are kept.
+What is reported is what was heard now; of the past only `silent_ms` and, of a node's last answer,
+its id and whether it led are kept.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ class _Watch:
     loading: bool = False
     trouble: str = ""
     known_id: str | None = None
+    led_epoch: int = 0
     digest: tuple[bytes, ...] = ()  # of its last CLUSTER INFO
 
 
@@ -131,10 +132,13 @@ class Observer:
         addresses = {place.name: place.address for place in places}
         for name, watch in list(self._watches.items()):
             if addresses.get(name) != watch.address:
-                known_id = watch.known_id
                 self._forget(name)
                 if (address := addresses.get(name)) is not None:
-                    self._watches[name] = _Watch(address, self._clock(), known_id=known_id)
+                    # In another process it leads nothing any more, unless its disk has it.
+                    led_epoch = watch.led_epoch if self._platform.keeps_data else 0
+                    self._watches[name] = _Watch(
+                        address, self._clock(), known_id=watch.known_id, led_epoch=led_epoch
+                    )
         for name, address in addresses.items():
             if address is not None and name not in self._watches:
                 self._watches[name] = _Watch(address, self._clock())
@@ -183,6 +187,7 @@ class Observer:
         watch.trouble = ""
         watch.last_answer_s, watch.heard = self._clock(), True
         watch.known_id = view.node_id
+        watch.led_epoch = view.myself.config_epoch if view.slots else 0
         return view
 
     async def _ask(self, watch: _Watch) -> NodeView:
@@ -225,6 +230,7 @@ class Observer:
             silent_ms=int(max(silent_s, 0.0) * 1000),
             heard=watch.heard,
             known_id=watch.known_id or place.known_id,
+            led_epoch=watch.led_epoch,
             pending=place.pending,
             ending=place.ending,
             outdated=place.outdated,

@@ -119,6 +119,18 @@ class Losses:
         self._excuse(Cause.FORCED, missing)
         self._rivals(heir)
 
+    def unknown_reigns(self, heir: ModelNode, led: dict[str, int]) -> None:
+        """Another of the shard led since, and who has heard of it is silent or gone.
+
+        Those that answer were cut off then, and the controller is another one by now: `led` are the
+        epochs that this one has heard of.  One that it has, it must wait for.
+        """
+        for other in self._all():
+            unheard = other.epoch > led.get(other.name, 0)
+            if other.shard == heir.shard and other.slots and other is not heir and unheard:
+                other.deposed = True
+                self._excuse(Cause.FORCED, numbers_of(other.data) - numbers_of(heir.data))
+
     def _since(self, since_ms: int, numbers: Iterable[int]) -> set[int]:
         """Those that reached their master, or the one that has them now, no earlier."""
         return {number for number in numbers if self.arrived_ms.get(number, since_ms) >= since_ms}

@@ -362,6 +362,7 @@ class ModelCluster(CopyingCluster):
                 return  # elected meanwhile, or out of reach
             if master is None or master.process is Process.ENDED:
                 self.losses.promoted(heir, master, held, others)
+                self.losses.unknown_reigns(heir, self.led)
             self._promote(heir, self.next_epoch(heir))
         yield "became master"
 
@@ -437,5 +438,7 @@ def _asked(action: actions.Action) -> tuple[str, ...]:
             | actions.StabilizeSlot(name)
         ):
             return (name,)
+        case actions.CloseEmptyImports(_, names):
+            return names
         case _:
             return ()

@@ -28,12 +28,13 @@ SEEDS = tuple(range(8, 20))
 # hear of a claim (470), whom only the controller heard (2493, 1853), a reign ended by force that
 # goes on (1475), a fence and a restart in turns (2078), an empty copy (2271), a master that ended
 # cut off (2298), one witness (4), what its heir was linked until (810, 1637, 1691), an only master
-# that a new controller never heard (2770), a deposed one that is back as its heir ends (3448), and
-# both ends of a move (3204).
+# that a new controller never heard (2770), a deposed one that is back as its heir ends (3448), both
+# ends of a move (3204), a leader that hangs and of whom those that answer never heard (618), and a
+# slot that two import (2042).
 FOUND = (
     63, 166, 171, 209, 245, 154, 271, 416, 432, 496, 540, 804, 847, 880, 922, 1358, 1165, 1276,
     1590, 1241, 1255, 1561, 1957, 2258, 470, 2493, 1853, 1475, 2078, 2271, 2298, 4, 810, 1637, 1691,
-    2770, 3448, 3204,
+    2770, 3448, 3204, 618, 2042,
 )  # fmt: skip
 
 

@@ -109,3 +109,30 @@ async def test_leftovers_are_erased_at_a_master_without_slots_and_nowhere_else()
         assert await key_count(idle, slot) == 0
         await executor.execute(actions.ResetNode(idle.name), picture)
         await executor.close()
+
+
+async def test_of_two_imports_of_a_slot_the_one_without_keys_is_closed() -> None:
+    """With keys on each nothing is, and the executor says so."""
+    slot = key_slot(KEY.encode())
+    async with mini_cluster(3, owners=1) as cluster:
+        owner, *importers = cluster.masters
+        known = Known(cluster, Credentials(None))
+        executor = Executor(cast("Platform", known), cast("Observer", known), asyncio.Event())
+        picture = cast("Picture", None)  # the action needs none
+        close = actions.CloseEmptyImports(slot, tuple(node.name for node in importers))
+
+        async def open_at(node: MiniNode) -> bool:
+            return "[" in (await node.call("CLUSTER", "NODES")).decode()
+
+        for node in importers:
+            await node.call("CLUSTER", "SETSLOT", slot, "IMPORTING", owner.node_id)
+            await node.call("ASKING")
+            await node.call("SET", KEY, "1")
+        with pytest.raises(ActionFailed, match="keys on m1 and m2"):
+            await executor.execute(close, picture)
+        assert [await open_at(node) for node in importers] == [True, True]
+        await importers[0].call("ASKING")
+        await importers[0].call("DEL", KEY)
+        await executor.execute(close, picture)
+        assert [await open_at(node) for node in importers] == [False, True]
+        await executor.close()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from typing import TYPE_CHECKING
+from unittest.mock import AsyncMock
 
 import pytest
 
+from shardcluster.observed import Address
 from shardcluster_runtime.observe import Observer
 from tests.cluster.stores import running_store
 
@@ -73,5 +76,33 @@ async def test_all_nodes_hang_and_go_on(free_folder: Path, base_port: int) -> No
             for name in names:
                 await store.platform.kill(name, "CONT")
             await until_heard(6)
+        finally:
+            await observer.close()
+
+
+@pytest.mark.parametrize("keeps_data", [True, False])
+async def test_who_led_is_known_of_a_silent_node_and_after_its_disk_moved(
+    free_folder: Path, base_port: int, *, keeps_data: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without storage a node at another address leads nothing any more."""
+    async with running_store(free_folder, base_port) as store:
+        await store.calm(3)
+        monkeypatch.setattr(type(store.platform), "keeps_data", keeps_data)
+        observer = Observer(store.platform, lambda: None)
+        try:
+            observed = await observer.observe()
+            led = {node.name: node.led_epoch for node in observed.nodes}
+            assert {name for name, epoch in led.items() if epoch} == {
+                f"shard-{shard}-0" for shard in range(3)
+            }
+            places = await store.platform.nodes()
+            moved = [
+                dataclasses.replace(place, address=Address("127.0.0.1", 1)) for place in places
+            ]
+            monkeypatch.setattr(store.platform, "nodes", AsyncMock(return_value=moved))
+            observed = await observer.observe()
+            assert {node.name: node.led_epoch for node in observed.nodes} == (
+                led if keeps_data else dict.fromkeys(led, 0)
+            )
         finally:
             await observer.close()

@@ -51,6 +51,7 @@ class PaperCluster:
     slice_slots: int = 2_000
     past: dict[str, str] = field(default_factory=dict)  # node name -> what it brings along
     remembered: dict[str, str] = field(default_factory=dict)  # what this controller saw: ids
+    led: dict[str, int] = field(default_factory=dict)  # ... and the epochs of those that led
     first_look_ms: int = 0  # of this controller; 0: not yet
     moved: dict[int, int] = field(default_factory=dict)  # slot -> how often it changed owner
     counter: int = 0
@@ -65,6 +66,7 @@ class PaperCluster:
             nodes={name: node.copy() for name, node in self.nodes.items()},
             past=dict(self.past),
             remembered=dict(self.remembered),
+            led=dict(self.led),
             moved=dict(self.moved),
         )
 
@@ -180,6 +182,7 @@ class PaperCluster:
     def new_controller(self) -> None:
         """The controller was killed; its follower remembers nothing."""
         self.remembered.clear()
+        self.led.clear()
         self.first_look_ms = 0
 
     # -- time and gossip --------------------------------------------------------------------
@@ -362,6 +365,7 @@ class PaperCluster:
         answers = self.answers(node)
         if answers:
             self.remembered[node.name] = node.node_id
+            self.led[node.name] = node.epoch if node.slots else 0
         ended = node.process is Process.ENDED
         return ObservedNode(
             name=node.name,
@@ -375,6 +379,7 @@ class PaperCluster:
             silent_ms=0 if answers else self.now_ms - max(self.first_look_ms, node.silent_since_ms),
             heard=node.name in self.remembered,
             known_id=self.remembered.get(node.name),
+            led_epoch=self.led.get(node.name, 0),
             pending=node.pending,
             emptied=node.emptied and ended,
         )

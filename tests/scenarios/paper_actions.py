@@ -108,11 +108,23 @@ def _commands(cluster: PaperCluster, action: actions.Action) -> Iterator[str]:
                 cluster.nodes[name].migrating.pop(slot, None)
                 cluster.nodes[name].importing.pop(slot, None)
             yield "stable"
+        case actions.CloseEmptyImports(slot, names):
+            yield from _close_empty_imports(cluster, slot, names)
         case actions.Configure(name, settings):
             cluster.nodes[name].config.update(settings)
             yield "set"
         case _:
             raise TypeError(action)
+
+
+def _close_empty_imports(cluster: PaperCluster, slot: int, names: tuple[str, ...]) -> Iterator[str]:
+    nodes = [cluster.nodes[name] for name in names]
+    empty = [node for node in nodes if slot not in map(slot_of_key, node.keys)]
+    if len(empty) < len(nodes) - 1:
+        return  # the executor leaves it alone
+    for node in empty:
+        node.importing.pop(slot, None)
+    yield "closed"
 
 
 def _refuse_loss(node: PaperNode, what: str) -> None:
@@ -177,6 +189,7 @@ def _scale(cluster: PaperCluster, shard: str, count: int) -> Iterator[str]:
             _require(not owned, f"{name} owns {owned}: taken away")
             del cluster.nodes[name]
             cluster.remembered.pop(name, None)
+            cluster.led.pop(name, None)
             if cluster.spare_nodes is not None:
                 cluster.spare_nodes += 1
             yield f"dropped {name}"

@@ -336,6 +336,7 @@ class Teller:
         """The platform lists a place no more; the process is gone."""
         del self.cluster.nodes[name]
         self.cluster.remembered.pop(name, None)
+        self.cluster.led.pop(name, None)
         self.cluster.tick(10)
 
     def do_spare(self, count: str) -> None:

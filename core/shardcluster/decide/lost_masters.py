@@ -223,10 +223,43 @@ def _lost(picture: Picture, shard: ShardPicture, owner: ObservedNode) -> Decisio
             f"{owner.name} reads its data from disk; {shard.name} waits for it.",
             healthy=False,
         )
+    if (decision := _led_since(picture, shard, owner)) is not None:
+        return decision
     proofs = proofs_of_death(picture, owner)
     if len(proofs) >= PROOFS_NEEDED:
         return _dead(picture, shard, owner, " and ".join(proofs))
     return _unknown(picture, shard, owner)
+
+
+def _led_since(picture: Picture, shard: ShardPicture, owner: ObservedNode) -> Decision | None:
+    """A silent node was the shard's leader after the owner of whom those that answer know.
+
+    They were cut off when it took over.  What it took since, nobody else may have: to promote one
+    of them would throw it away.
+    """
+    owner_id = picture.ids[owner.name]
+    known_epoch = max((line.config_epoch for line in picture.peer_lines(owner_id)), default=0)
+    for node in shard.nodes:
+        if node is owner or node.view is not None or node.led_epoch <= known_epoch:
+            continue
+        if node.ended and _comes_back_empty(picture, node):
+            continue
+        silent = f"{node.name}, which led {shard.name} last, does not answer"
+        if node.ended and picture.observed.can_restart:
+            return Decision(
+                RestartNode(node.name, fresh=False),
+                Reason.MASTER_RESTARTING,
+                f"{silent}: it ended and is started again.",
+                healthy=False,
+            )
+        return Decision(
+            Wait(SOON_S),
+            Reason.MASTER_UNKNOWN,
+            f"{silent}; those that answer were cut off when it took over from {owner.name}, so it"
+            " is waited for.",
+            healthy=False,
+        )
+    return None
 
 
 def _dead(picture: Picture, shard: ShardPicture, owner: ObservedNode, proof: str) -> Decision:

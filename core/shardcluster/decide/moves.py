@@ -9,7 +9,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shardcluster.actions import Decision, Move, MoveSlots, Reason, StabilizeSlot, Wait
+from shardcluster.actions import (
+    CloseEmptyImports,
+    Decision,
+    Move,
+    MoveSlots,
+    Reason,
+    StabilizeSlot,
+    Wait,
+)
 from shardcluster.decide.ownership import owned_by_shard, wanted_ownership
 from shardcluster.decide.timing import IDLE_S, SOON_S, TURN_MS
 from shardcluster.observed import Role
@@ -130,9 +138,10 @@ def _open_slot(
     if len(importers) > 1:
         names = " and ".join(node.name for node in importers)
         return Decision(
-            Wait(SOON_S),
+            CloseEmptyImports(slot, tuple(node.name for node in importers)),
             Reason.SLOT_CONFLICT,
-            f"Slot {slot} is being imported by {names}: keys may be on each, so it is left alone.",
+            f"Slot {slot} is being imported by {names}: it is closed where it has"
+            " no keys; with keys on each it waits for people.",
             healthy=False,
         )
     if owner is None or owner.master is None:
