@@ -75,6 +75,7 @@ class NodeView:
     max_memory_bytes: int = 0  # 0 = no limit
     offset: int = 0  # replication offset, bytes
     history: str = ""  # the replication id: offsets of one history can be compared; "" is unknown
+    history_before: str = ""  # the one that it goes on from, as a replica that was promoted does
     link_up: bool = True  # of a replica: the replication link to its master
     link_down_ms: int = 0  # of a replica: how long the link has been down; -1 = never was up
     syncing: bool = False  # of a replica: a full copy is under way

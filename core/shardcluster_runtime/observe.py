@@ -319,6 +319,7 @@ def _view(replies: list[Any], info: dict[str, str], wrong_ms: int) -> NodeView:
         used_memory_bytes=int(info.get("used_memory", "0")),
         max_memory_bytes=int(info.get("maxmemory", "0")),
         history=info.get("master_replid", ""),
+        history_before=info.get("master_replid2", "").strip("0"),
         offset=int(info.get("slave_repl_offset" if replica else "master_repl_offset", "0")),
         link_up=not replica or info.get("master_link_status") == "up",
         link_down_ms=-1 if down_s < 0 else down_s * 1000,

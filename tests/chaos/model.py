@@ -98,6 +98,7 @@ class ModelCluster(CopyingCluster):
         self.outdated.discard(name)
         super(GossipCluster, self).begin(name, fresh=fresh)
         node = cast("ModelNode", self.nodes[name])
+        node.stream = 0  # another process's history is another
         node.begin_stream(self.new_stream())
         for peer_id, line in list(node.lines.items()):
             node.lines[peer_id] = dataclasses.replace(
@@ -259,8 +260,8 @@ class ModelCluster(CopyingCluster):
     def _view(self, node: PaperNode) -> NodeView:
         view = super(GossipCluster, self)._view(node)
         known = cast("ModelNode", node).known_epoch
-        stream = cast("ModelNode", node).stream
-        return dataclasses.replace(view, current_epoch=known, history=str(stream or ""))
+        now, before = (str(stream or "") for stream in cast("ModelNode", node).streams)
+        return dataclasses.replace(view, current_epoch=known, history=now, history_before=before)
 
     # -- what the controller asks for -------------------------------------------------------
 

@@ -30,6 +30,7 @@ class ModelNode(PaperNode):
     log: list[tuple[int, State | None]] = field(default_factory=list)  # of this stream
     log_start: int = 0  # the offset before the first entry
     stream: int = 0  # the replication id
+    stream_before: int = 0  # the one that it goes on from, since it was promoted
     sent_offset: int = 0  # of a master: what its replicas were sent until the last beat
     sync_until_ms: int = 0
     known_epoch: int = 0
@@ -68,7 +69,7 @@ class ModelNode(PaperNode):
         self.data.clear()
         self.log.clear()
         self.log_start = self.offset = self.sent_offset = 0
-        self.stream = 0  # a new one begins with the first replica
+        self.stream = self.stream_before = 0  # a new one begins with the first replica
 
     def put(self, key: int, state: State) -> None:
         """Set a key and tell the replicas."""
@@ -102,8 +103,14 @@ class ModelNode(PaperNode):
 
     def begin_stream(self, stream: int) -> None:
         """Be a master of a history of one's own from the present offset on."""
+        self.stream_before = self.stream
         self.stream, self.log, self.log_start = stream, [], self.offset
         self.sent_offset = self.offset
+
+    @property
+    def streams(self) -> tuple[int, int]:
+        """The replication id, and the one before it."""
+        return self.stream, self.stream_before
 
     def copy_all(self, master: ModelNode) -> None:
         """A full copy, just finished; offsets count from the first replica on."""
@@ -113,7 +120,7 @@ class ModelNode(PaperNode):
             master.log_start += shift
             master.sent_offset += shift
         self.data, self.keys = dict(master.data), set(master.keys)
-        self.stream, self.offset = master.stream, master.offset
+        self.stream, self.stream_before, self.offset = master.stream, 0, master.offset
         self.log, self.log_start = [], self.offset
 
     def follow_stream(self, master: ModelNode) -> None:

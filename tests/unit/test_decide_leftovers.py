@@ -74,13 +74,26 @@ def test_the_heir_of_a_master_that_came_back_empty_keeps_its_copy() -> None:
     """Without storage it may be the only one: the heir led, and had not heard of any slot."""
     cluster = left_over()
     cluster.nodes["shard-0-0"].keys = set()
-    decision = leftovers(draw(spec_of(3, 1), cluster.observe()))
+    observed = changed(cluster.observe(), "shard-0-0", history="its own since then")
+    decision = leftovers(draw(spec_of(3, 1), observed))
     assert decision is not None
     assert isinstance(decision.action, Wait)
     assert not decision.healthy
     assert decision.sentence.startswith(
         "shard-0-1 owns no slot but holds 2 keys, which shard-0-0 may have lost"
     )
+
+
+@pytest.mark.parametrize("owner_goes_on", [True, False])
+def test_an_owner_of_the_same_history_has_not_come_back_empty(*, owner_goes_on: bool) -> None:
+    """The heir was cut off, or promoted by the others, while the owner served on."""
+    heirs, owners = ("new", "old"), ("newer", "old" if owner_goes_on else "")
+    observed = left_over().observe()
+    for name, (now, before) in {"shard-0-1": heirs, "shard-0-0": owners}.items():
+        observed = changed(observed, name, history=now, history_before=before)
+    decision = leftovers(draw(spec_of(3, 1), observed))
+    assert decision is not None
+    assert isinstance(decision.action, DropLeftovers if owner_goes_on else Wait)
 
 
 def test_without_storage_what_left_the_whole_shard_is_erased() -> None:

@@ -9,7 +9,8 @@ Law: nothing is erased unless every slot has an owner that answers and none is o
 closed only after its old owner counted no key in it, so the only copies are with the owners.
 Engines that don't tell replicas of open slots may have lost sight of one: there people look.
 So they do where a master without storage has ended and is back beside its heir, which had not heard
-of its slots: it owns them again, and what they held is with the heir alone.
+of its slots: it owns them again, and what they held is with the heir alone.  An owner whose
+replication goes on from the same history as the heir's has not ended since, and has it all.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from shardcluster.decide.views import outsiders
 from shardcluster.observed import Role
 
 if TYPE_CHECKING:
+    from shardcluster.observed import ObservedNode
     from shardcluster.picture import Picture
 
 __all__ = ["leftovers"]
@@ -45,11 +47,12 @@ def leftovers(picture: Picture) -> Decision | None:
         if node.name in outside:
             continue
         shard = picture.shard(node.shard)
-        if picture.spec.memory_only and shard is not None and shard.owner is not None:
+        owner = shard.owner if shard is not None else None
+        if picture.spec.memory_only and owner is not None and not _one_history(owner, node):
             hold = hold or Decision(
                 Wait(IDLE_S),
                 Reason.LEFTOVERS,
-                f"{node.name} owns no slot but holds {keys} keys, which {shard.owner.name} may have"
+                f"{node.name} owns no slot but holds {keys} keys, which {owner.name} may have"
                 f" lost, for there is no storage: look at both; FLUSHALL on {node.name} lets it"
                 " follow again.",
                 healthy=False,
@@ -62,6 +65,13 @@ def leftovers(picture: Picture) -> Decision | None:
             " it took over: they are erased there.",
         )
     return hold
+
+
+def _one_history(owner: ObservedNode, heir: ObservedNode) -> bool:
+    assert owner.view is not None  # every owner answers here
+    assert heir.view is not None
+    owners, heirs = ({view.history, view.history_before} - {""} for view in (owner.view, heir.view))
+    return not owners.isdisjoint(heirs)
 
 
 def _all_is_told(picture: Picture) -> bool:
