@@ -84,14 +84,14 @@ def test_one_shard_at_a_time_in_memory(store: Store) -> None:
 def test_kill_nine_in_memory_where_nobody_can_vote(store: Store, shards: int) -> None:
     """The pod's next process is another node; that the master's has ended is proof enough."""
     store.apply(shards=shards, storage=None)
-    store.until_calm()
+    store.until_calm(shards=shards)
     with traffic(store) as clients:
         for shard in sorted(store.masters()):
             master = store.masters()[shard]
             life = store.life_of(master)
             kill_engine(store, master)
             store.until_another_life(master, life)
-            store.until_calm()
+            store.until_calm(shards=shards)
             assert store.masters()[shard] != master
         clients.harmless(kills=True)
 
