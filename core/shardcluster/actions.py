@@ -17,10 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Action", "AddSlots", "CloseEmptyImports", "Configure", "Decision", "DropLeftovers",
-    "Failover", "FailoverMode",
-    "Fence", "Forget", "Introduce", "MarkFormed", "MarkRebalanced", "Move", "MoveSlots", "Reason",
-    "Release", "ReplaceNode", "Replicate", "ResetNode", "RestartNode", "ScaleShard",
-    "StabilizeSlot", "Wait",
+    "Failover", "FailoverMode", "Fence", "Forget", "Introduce", "MarkFormed", "MarkRebalanced",
+    "Move", "MoveSlots", "Reason", "Release", "ReplaceNode", "Replicate", "ResetNode",
+    "RestartNode", "ScaleShard", "StabilizeSlot", "Wait",
 ]  # fmt: skip
 
 

@@ -163,7 +163,7 @@ class Executor:
                 await self._call(hub, "CLUSTER", "MEET", address.host, address.port)
 
     async def _close_empty_imports(self, slot: int, nodes: tuple[str, ...]) -> None:
-        keys = {node: await self._call(node, "CLUSTER", "COUNTKEYSINSLOT", slot) for node in nodes}
+        keys = {node: await self._count_keys(node, slot) for node in nodes}
         holders = [node for node in nodes if keys[node]]
         if len(holders) > 1:
             names = " and ".join(holders)
@@ -171,7 +171,21 @@ class Executor:
             raise ActionFailed(message)
         for node in nodes:
             if node not in holders:
-                await self._call(node, "CLUSTER", "SETSLOT", slot, "STABLE")
+                await self._close_if_empty(node, slot)
+
+    async def _close_if_empty(self, node: str, slot: int) -> None:
+        """Closed first and counted then: until it is closed, clients may write there."""
+        view = parse_cluster_nodes((await self._call(node, "CLUSTER", "NODES")).decode())
+        sources = [entry.other_id for entry in view.importing if entry.slot == slot]
+        await self._call(node, "CLUSTER", "SETSLOT", slot, "STABLE")
+        if await self._count_keys(node, slot):
+            for source in sources:
+                await self._call(node, "CLUSTER", "SETSLOT", slot, "IMPORTING", source)
+            message = f"Slot {slot} was written to at {node} meanwhile: it stays open there."
+            raise ActionFailed(message)
+
+    async def _count_keys(self, node: str, slot: int) -> int:
+        return int(await self._call(node, "CLUSTER", "COUNTKEYSINSLOT", slot))
 
     async def _drop_leftovers(self, node: str) -> None:
         # FLUSHALL, for no other command reaches keys of slots that a node does not own.

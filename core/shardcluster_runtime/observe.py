@@ -35,6 +35,7 @@ CONNECT_TIMEOUT_S = 1.0
 PROBE_TIMEOUT_S = 5.0  # after this a probe is given up and the connection made anew
 PARALLEL_PROBES_MAX = 64
 GLANCE_TIMEOUT_S = 0.5
+NO_HISTORY = "0" * 40  # as the engine writes that there was none before
 FIRST_TO_KEEP = 8  # major version of the first Valkey whose replicas are told of open slots
 # Of CLUSTER INFO: what a death, a hang, a vote or a move of slots changes on every node.
 _TELLING = re.compile(
@@ -319,7 +320,7 @@ def _view(replies: list[Any], info: dict[str, str], wrong_ms: int) -> NodeView:
         used_memory_bytes=int(info.get("used_memory", "0")),
         max_memory_bytes=int(info.get("maxmemory", "0")),
         history=info.get("master_replid", ""),
-        history_before=info.get("master_replid2", "").strip("0"),
+        history_before="" if (before := info.get("master_replid2", "")) == NO_HISTORY else before,
         offset=int(info.get("slave_repl_offset" if replica else "master_repl_offset", "0")),
         link_up=not replica or info.get("master_link_status") == "up",
         link_down_ms=-1 if down_s < 0 else down_s * 1000,

@@ -119,15 +119,20 @@ class Losses:
         self._excuse(Cause.FORCED, missing)
         self._rivals(heir)
 
-    def unknown_reigns(self, heir: ModelNode, led: dict[str, int]) -> None:
-        """Another of the shard led since, and who has heard of it is silent or gone.
+    def unknown_reigns(
+        self, heir: ModelNode, master: ModelNode | None, led: dict[str, int]
+    ) -> None:
+        """Another of the shard led since its master did, and who heard of it is silent or gone.
 
         Those that answer were cut off then, and the controller is another one by now: `led` are the
         epochs that this one has heard of.  One that it has, it must wait for.
         """
+        line = heir.lines.get(heir.master_id or "")
+        known_epoch = line.config_epoch if line is not None else 0
         for other in self._all():
-            unheard = other.epoch > led.get(other.name, 0)
-            if other.shard == heir.shard and other.slots and other is not heir and unheard:
+            rival = other.shard == heir.shard and other is not heir and other is not master
+            since = other.epoch > known_epoch and other.epoch > led.get(other.name, 0)
+            if rival and other.slots and since:
                 other.deposed = True
                 self._excuse(Cause.FORCED, numbers_of(other.data) - numbers_of(heir.data))
 

@@ -363,7 +363,7 @@ class ModelCluster(CopyingCluster):
                 return  # elected meanwhile, or out of reach
             if master is None or master.process is Process.ENDED:
                 self.losses.promoted(heir, master, held, others)
-                self.losses.unknown_reigns(heir, self.led)
+                self.losses.unknown_reigns(heir, master, self.led)
             self._promote(heir, self.next_epoch(heir))
         yield "became master"
 

@@ -24,6 +24,8 @@ from shardcluster.picture import draw
 from tests.chaos.run import Plot
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from shardcluster.observed import Observed, ObservedNode
     from shardcluster.spec import Spec
 
@@ -79,12 +81,19 @@ def _unfenced(spec: Spec, observed: Observed) -> Decision:
     return Decision(Failover(heir.name, FailoverMode.TAKEOVER), Reason.MASTER_LOST, "Unfenced.")
 
 
-# What was planted, and within how many rounds (seeds 0, 1, …) it is found: the round that finds it
-# today, with room for changes that roll the dice anew.
-MUTANTS: dict[str, tuple[Plot, int]] = {
-    "a slot is closed without counting its keys": (Plot(ungated=True), 60),
-    "the stalest replica is promoted": (Plot(_stalest_promoted), 60),
-    "a write of unknown fate is sent again": (Plot(again=1), 20),
-    "a store is formed anew over its data": (Plot(_formed_anew), 20),
-    "a replica takes over without a fence": (Plot(_unfenced), 60),
+def _forgetful(spec: Spec, observed: Observed) -> Decision:
+    """Nobody keeps in mind who led last."""
+    nodes = tuple(dataclasses.replace(node, led_epoch=0) for node in observed.nodes)
+    return decide(spec, dataclasses.replace(observed, nodes=nodes))
+
+
+# What was planted, and the rounds of which one finds it: from 0 to the one that finds it today,
+# with room for changes that roll the dice anew; or that which found the bug when it was one.
+MUTANTS: dict[str, tuple[Plot, Sequence[int]]] = {
+    "a slot is closed without counting its keys": (Plot(ungated=True), range(60)),
+    "the stalest replica is promoted": (Plot(_stalest_promoted), range(60)),
+    "a write of unknown fate is sent again": (Plot(again=1), range(20)),
+    "a store is formed anew over its data": (Plot(_formed_anew), range(20)),
+    "a replica takes over without a fence": (Plot(_unfenced), range(60)),
+    "who led last is forgotten": (Plot(_forgetful), (618,)),
 }

@@ -136,3 +136,47 @@ async def test_of_two_imports_of_a_slot_the_one_without_keys_is_closed() -> None
         await executor.execute(close, picture)
         assert [await open_at(node) for node in importers] == [False, True]
         await executor.close()
+
+
+@dataclass
+class WrittenTo:
+    """A connection to an importer that a client writes to right before its import is closed."""
+
+    inner: NodeConnection
+
+    async def call(self, *command: str | int, timeout_s: float) -> object:
+        """As `NodeConnection.call`."""
+        if "STABLE" in command:
+            await self.inner.call("ASKING")
+            await self.inner.call("SET", KEY, "1")
+        return await self.inner.call(*command, timeout_s=timeout_s)
+
+
+class KnownWrittenTo(Known):
+    """Every node is written to."""
+
+    def connection(self, name: str) -> NodeConnection | None:
+        """Of that node."""
+        inner = super().connection(name)
+        assert inner is not None
+        return cast("NodeConnection", WrittenTo(inner))
+
+
+async def test_an_import_that_is_written_to_as_it_is_closed_is_opened_again() -> None:
+    """Else nobody would know of the key."""
+    slot = key_slot(KEY.encode())
+    async with mini_cluster(3, owners=1) as cluster:
+        owner, *importers = cluster.masters
+        known = KnownWrittenTo(cluster, Credentials(None))
+        executor = Executor(cast("Platform", known), cast("Observer", known), asyncio.Event())
+        picture = cast("Picture", None)  # the action needs none
+        for node in importers:
+            await node.call("CLUSTER", "SETSLOT", slot, "IMPORTING", owner.node_id)
+        close = actions.CloseEmptyImports(slot, tuple(node.name for node in importers))
+        with pytest.raises(ActionFailed, match=f"{slot} was written to at m1 meanwhile"):
+            await executor.execute(close, picture)
+        for node in importers:
+            mark = f"[{slot}-<-{owner.node_id}]"
+            assert mark in (await node.call("CLUSTER", "NODES")).decode()
+        assert await key_count(importers[0], slot) == 1
+        await executor.close()

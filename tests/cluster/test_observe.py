@@ -10,7 +10,7 @@ from unittest.mock import AsyncMock
 
 import pytest
 
-from shardcluster.observed import Address
+from shardcluster.observed import Address, Role
 from shardcluster_runtime.observe import Observer
 from tests.cluster.stores import running_store
 
@@ -108,5 +108,29 @@ async def test_who_led_is_known_of_a_silent_node_and_after_its_disk_moved(
             assert {node.name: node.led_epoch for node in observed.nodes} == (
                 led if keeps_data else dict.fromkeys(led, 0)
             )
+        finally:
+            await observer.close()
+
+
+async def test_a_promoted_replica_tells_of_the_history_it_goes_on_from(
+    free_folder: Path, base_port: int
+) -> None:
+    """That of the master whose stream it followed; who was never promoted has none before."""
+    async with running_store(free_folder, base_port) as store:
+        await store.calm(3)
+        observer = Observer(store.platform, lambda: None)
+        try:
+            before = {n.name: n.view for n in (await _until_heard(observer, 6)).nodes if n.view}
+            await store.platform.kill("shard-0-0", "KILL")
+            async with asyncio.timeout(DEADLINE_S):
+                while True:
+                    seen = {n.name: n.view for n in (await observer.observe()).nodes if n.view}
+                    heir = seen.get("shard-0-1")
+                    if heir is not None and heir.role is Role.MASTER:
+                        break
+                    await asyncio.sleep(0.05)
+            assert heir.history_before == before["shard-0-0"].history
+            assert heir.history != heir.history_before
+            assert before["shard-0-0"].history_before == ""
         finally:
             await observer.close()
