@@ -48,7 +48,7 @@ def leftovers(picture: Picture) -> Decision | None:
             continue
         shard = picture.shard(node.shard)
         owner = shard.owner if shard is not None else None
-        if picture.spec.memory_only and owner is not None and not _one_history(owner, node):
+        if picture.spec.memory_only and owner is not None and not _served_on(owner, node):
             hold = hold or Decision(
                 Wait(IDLE_S),
                 Reason.LEFTOVERS,
@@ -67,7 +67,8 @@ def leftovers(picture: Picture) -> Decision | None:
     return hold
 
 
-def _one_history(owner: ObservedNode, heir: ObservedNode) -> bool:
+def _served_on(owner: ObservedNode, heir: ObservedNode) -> bool:
+    """Whether the owner's process still has the data that the heir once copied or followed."""
     assert owner.view is not None  # every owner answers here
     assert heir.view is not None
     owners, heirs = ({view.history, view.history_before} - {""} for view in (owner.view, heir.view))
