@@ -28,6 +28,7 @@ from shardcluster_api.limits import KEEP_ALIVE_S
 from shardcluster_api.operations import OPERATIONS
 from shardcluster_api.protocol import GatewayProtocol
 from shardcluster_api.settings import PORT_MAX, Settings, SettingsError
+from shardcluster_runtime import event_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -191,18 +192,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             _say(f"Can't listen on {where}: {error.strerror or error}.")
         return EXIT_FAILED
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(options, settings, listener))
+    event_loop.run(_serve(options, settings, listener))
     return 0
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Uvloop's where it is installed: it doubles what one process serves."""
-    try:
-        import uvloop  # noqa: PLC0415 - an optional package
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from shardcluster_operator.elector import Elector
 from shardcluster_operator.handlers import Operator, Settings, registry_for
 from shardcluster_operator.metrics import OperatorMetrics
+from shardcluster_runtime import event_loop
 from shardcluster_runtime.kube import ApiError, Kube
 
 HEALTH_PORT = 8081
@@ -59,7 +60,7 @@ def main(
         logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # a line for every event
     settings = Settings(gateway_image, operator_namespace, (namespace,) if namespace else ())
     try:
-        sys.exit(asyncio.run(_run(_Options(settings, namespace, health_port))))
+        sys.exit(event_loop.run(_run(_Options(settings, namespace, health_port))))
     except ApiError as error:
         raise click.ClickException(str(error)) from error
 

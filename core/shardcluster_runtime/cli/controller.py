@@ -6,7 +6,6 @@ gateway is started, and at the end the nodes keep running.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import click
 from rich.console import Console
 
 from shardcluster.spec import parse
+from shardcluster_runtime import event_loop
 from shardcluster_runtime.cli import supervise
 from shardcluster_runtime.cli.common import DEFAULT_DOCUMENT, folder_option, spec_file_option
 from shardcluster_runtime.cli.tell import EventPrinter, line_printer
@@ -79,7 +79,7 @@ def controller(**options: Any) -> None:
         message = "Give exactly one of --dns, --nodes and --nodes-file."
         raise click.UsageError(message)
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
-    asyncio.run(_run(asked, _source(asked)))
+    event_loop.run(_run(asked, _source(asked)))
 
 
 async def _run(options: _Options, source: AddressSource) -> None:

@@ -7,7 +7,6 @@ that no request meets a node that is leaving, then the nodes with their data on 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -19,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from shardcluster.spec import ignored_on_local, parse
+from shardcluster_runtime import event_loop
 from shardcluster_runtime.cli import supervise
 from shardcluster_runtime.cli.common import (
     DEFAULT_DOCUMENT,
@@ -32,6 +32,7 @@ from shardcluster_runtime.platforms.process import NodeSettings, ProcessPlatform
 from shardcluster_runtime.server_binary import find_server
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
     from pathlib import Path
 
@@ -82,7 +83,7 @@ class UpOptions:
 def up(**options: Any) -> None:
     """Start a whole store here: nodes, control loop and HTTP API; end it with Ctrl-C."""
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
-    asyncio.run(_up(UpOptions(**options)))
+    event_loop.run(_up(UpOptions(**options)))
 
 
 async def _up(options: UpOptions) -> None:

@@ -16,6 +16,7 @@ KEYS, VALUE_BYTES = 200_000, 100
 BATCH_KEYS = 1000
 PARALLEL = 8
 TOTAL_LIMIT_S, MOVING_LIMIT_S = 20.0, 5.0
+LOOK_S = 0.25  # the API server and whoever asks it share the machine with what is measured
 
 
 def run() -> list[dict[str, Any]]:
@@ -70,5 +71,5 @@ def _moving_s(made: Store, shards: int) -> float:
         names = {node["shard"] for node in status["nodes"]}
         return observed and status["reason"] == "Idle" and len(names) == shards
 
-    until(done, f"{shards} shards")
+    until(done, f"{shards} shards", poll_s=LOOK_S)
     return seen_s[-1] - seen_s[0] if seen_s else 0.0
