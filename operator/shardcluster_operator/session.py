@@ -333,14 +333,16 @@ class Session:
 
     async def _keep_status(self) -> None:
         assert self._controller is not None
-        version = 0
+        version, logged = 0, ""
         while True:
             state = await self._next_state(version)
             version = state["version"]
             try:
                 await self._say(state)
             except ApiError as error:
-                _log.warning("%s/%s: %s", self.namespace, self.name, error)
+                if str(error) != logged:  # while a namespace ends each attempt is refused alike
+                    _log.warning("%s/%s: %s", self.namespace, self.name, error)
+                logged = str(error)
                 version = 0  # say it again
                 await asyncio.sleep(RETRY_S)
             await asyncio.sleep(STATUS_EVERY_S)
