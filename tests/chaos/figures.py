@@ -21,7 +21,7 @@ _HEAD = """\
 # Faults
 
 What the store was put through, and what became of it. Made by the campaign itself:
-`python -m tests.chaos --report build/chaos-process.json build/chaos-k8s.json > docs/faults.md`.
+`python -m tests.chaos --report build/chaos-process.json build/chaos-k8s.json build/soak.json`.
 What is promised, and what a fault may take, stands at the top of `tests/chaos/checker.py`.
 """
 
@@ -42,6 +42,15 @@ in memory; 24 clients in a pod write through two gateways, directly, and by redi
 that cuts networks and power, the faults that need one befall nobody.
 """,
 }
+
+
+_SOAK = """\
+## Under load
+
+`make soak`: wrk at a steady share of what the gateway took right before, nine GETs to one PUT, and
+a fault every 20 s. The nodes have disks; neither the gateway nor the controller is
+killed, so that what they hold can be followed.
+"""
 
 
 def _spread(values: Sequence[int]) -> Document:
@@ -159,10 +168,30 @@ def _sums(found: Mapping[str, Any]) -> list[str]:
 
 
 def markdown(campaigns: Iterable[Mapping[str, Any]]) -> str:
-    """What campaigns have found, as the page of the docs."""
-    return "\n".join([_HEAD, *("\n".join([*_section(found), ""]) for found in campaigns)]).rstrip(
-        "\n"
-    )
+    """What campaigns and a soak have found, as the page of the docs."""
+    sections = (_soak(found) if "windows" in found else _section(found) for found in campaigns)
+    return "\n".join([_HEAD, *("\n".join([*lines, ""]) for lines in sections)]).rstrip("\n")
+
+
+def _soak(found: Mapping[str, Any]) -> list[str]:
+    kinds = Counter(fault["kind"] for fault in found["faults"])
+    return [
+        _SOAK,
+        _row("measure", "value", "limit", "", "detail"),
+        _row(*["---"] * 5),
+        *(
+            _row(
+                row["measure"].strip(), row["value"], row["limit"], "ok" if row["ok"] else "MISSED",
+                row["detail"],
+            )
+            for row in found["rows"]
+        ),
+        "",
+        f"Faults from seed {found['seed']} on: "
+        + ", ".join(f"{count} × {kind}" for kind, count in kinds.most_common()) + ".",
+        "",
+        "![Latency, requests, failures, memory and open files over time](soak.svg)",
+    ]  # fmt: skip
 
 
 def _section(found: Mapping[str, Any]) -> list[str]:

@@ -8,6 +8,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from tests.chaos.figures import markdown
 from tests.chaos.soak import EVERY_MS, KILL_WATCHED, schedules
 from tests.chaos.soak_judge import judged
 from tests.chaos.soak_plot import plot
@@ -74,3 +75,12 @@ def test_faults_come_every_so_often_and_let_the_watched_processes_live() -> None
         times = [fault.at_ms for fault in plan.faults]
         assert {late - early for early, late in itertools.pairwise(times)} == {EVERY_MS}
         assert not KILL_WATCHED & {fault.kind for fault in plan.faults}
+
+
+def test_a_soak_becomes_a_part_of_the_page() -> None:
+    """Its rows and its faults, and where the picture is."""
+    seen = _seen()
+    page = markdown([{**seen, "rows": judged(seen)}])
+    assert "| promises broken | 0 | 0 | ok | 1 faults |" in page
+    assert "Faults from seed 0 on: 1 × hang <master>." in page
+    assert "(soak.svg)" in page
