@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from shardcluster.slots import SLOT_COUNT
@@ -170,8 +171,10 @@ class Gateway:
                 state = await self.control.state(since, STATE_WAIT_S)
                 self.controller_reachable = True
                 self.topology.take_state(state)
-                spec = parse(state["spec"])
-                self.router.policy = Policy(spec.read_from, spec.gateway.durability)
+                # Told many times a second in trouble.
+                if self.state is None or state["spec"] != self.state["spec"]:
+                    spec = parse(state["spec"])
+                    self.router.policy = Policy(spec.read_from, spec.gateway.durability)
                 since, self.state = state["version"], state
                 wait_s = STATE_RETRY_MIN_S
             except ApiError:
@@ -194,9 +197,7 @@ class Gateway:
     def view(self) -> dict[str, Any]:
         """What the gateway itself sees, for /status."""
         topology = self.topology
-        slots: dict[int, int] = {}
-        for route in topology.map.owners:
-            slots[id(route)] = slots.get(id(route), 0) + 1
+        slots = Counter(map(id, topology.map.owners))
         return {
             "ready": not self.unready(),
             "map_version": topology.map.version,
@@ -207,7 +208,7 @@ class Gateway:
             "shards": [
                 {
                     "name": route.name,
-                    "slots": slots.get(id(route), 0),
+                    "slots": slots[id(route)],
                     "master": route.master.name,
                     "replicas": [link.name for link in route.replicas],
                 }

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from shardcluster.slots import SLOT_COUNT
+from shardcluster.slots import SLOT_COUNT, SlotSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -35,7 +35,7 @@ _UNUSABLE_FLAGS = frozenset({"handshake", "noaddr"})
 class ShardRoute:
     """Where one shard's requests go."""
 
-    __slots__ = ("epoch", "master", "node_id", "replicas", "since_s")
+    __slots__ = ("epoch", "held", "held_version", "master", "node_id", "replicas", "since_s")
 
     def __init__(self, node_id: str, master: NodeLink, now_s: float) -> None:
         """`node_id` is the master's, or "" when only a MOVED told of it."""
@@ -44,6 +44,8 @@ class ShardRoute:
         self.replicas: tuple[NodeLink, ...] = ()
         self.epoch = 0
         self.since_s = now_s
+        self.held = SlotSet()  # seen to be its own, all of them, in this version of the map
+        self.held_version = 0
 
     @property
     def name(self) -> str:
@@ -188,7 +190,11 @@ class SlotMap:
         return route, moved
 
     def _claim(self, peer: PeerView, route: ShardRoute, now_s: float) -> bool:
-        changed = False
+        # Views come many times a second while a master is sought, and each look at all slots holds
+        # the event loop for a millisecond.
+        if route.held_version == self.version and route.held == peer.slots:
+            return False
+        changed = refused = False
         owners, trusted_from_s = self.owners, now_s - TRUST_S
         for first, last in peer.slots.ranges():
             for slot in range(first, last + 1):
@@ -198,8 +204,11 @@ class SlotMap:
                 if current is not None:
                     newer = current.epoch > route.epoch and current.since_s > trusted_from_s
                     if newer:
+                        refused = True
                         continue
                     self._settle(slot, now_s)
                 owners[slot] = route
                 changed = True
+        if not (changed or refused):
+            route.held, route.held_version = peer.slots, self.version
         return changed

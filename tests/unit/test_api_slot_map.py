@@ -82,6 +82,26 @@ def test_a_stale_view_does_not_undo_a_failover() -> None:
     assert known.owner(0) == "c"
 
 
+def test_a_view_seen_before_counts_again_once_a_slot_has_changed_hands() -> None:
+    """It is looked through only when the map is another, or refused a part of it."""
+    known = _Map()
+    for now_s in range(3):
+        known.view(now_s, "a 1 0-99", "b 2 100-16383")
+    known.map.moved(5, NODES["b"], 3)
+    assert known.view(TRUST_S + 4, "a 1 0-99", "b 2 100-16383")
+    assert known.owner(5) == "a"
+
+
+def test_a_view_that_was_refused_is_taken_in_later() -> None:
+    """The same one, when the knowledge that stood against it has aged."""
+    known = _Map()
+    known.view(0, "b 9 0-16383")
+    for now_s in (1, 2):
+        assert not known.view(now_s, "a 1 0-16383")
+    assert known.view(TRUST_S + 1, "a 1 0-16383")
+    assert known.owner(0) == "a"
+
+
 def test_a_store_formed_anew_is_followed_in_time() -> None:
     """Its epochs are lower, but the old knowledge has aged."""
     known = _Map()
