@@ -9,6 +9,7 @@ sets compare and hash at once.
 from __future__ import annotations
 
 import binascii
+import functools
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -84,7 +85,7 @@ class SlotSet:
 
     def __str__(self) -> str:
         """The set as the engine writes it; the inverse of `parse`."""
-        return " ".join(str(a) if a == b else f"{a}-{b}" for a, b in self.ranges())
+        return _text(self)
 
     def __repr__(self) -> str:
         """Ranges, for Python refuses to write a mask of 4,932 digits."""
@@ -118,3 +119,8 @@ class SlotSet:
     def __sub__(self, other: SlotSet) -> SlotSet:
         """Slots in this one only."""
         return SlotSet(self.mask & ~other.mask)
+
+
+@functools.lru_cache(maxsize=1024)  # each look at a store at rest tells of the same sets
+def _text(slots: SlotSet) -> str:
+    return " ".join(str(a) if a == b else f"{a}-{b}" for a, b in slots.ranges())
