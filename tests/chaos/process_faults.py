@@ -160,9 +160,10 @@ class ProcessBefaller(Befaller):
             return ""
         self.ends(nodes, node)
         heir = heirs.get(node.shard)
-        if node.is_master and heir is not None and not self.in_step(nodes, node):
+        if node.is_master:  # until its heir leads: what that has on disk may be of any age then
             self._sole.add(node.shard)
-            self._left_to(heir, node)
+            if heir is not None and not self.in_step(nodes, node):
+                self._left_to(heir, node)
         self._hung.pop(node.name, None)
         self.store.lose_disk(node.record)
         self.await_write(fault, self.masters_of(nodes, node))
