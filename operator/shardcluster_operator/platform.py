@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 from typing import TYPE_CHECKING, Any
 
 from shardcluster.names import node_name, shard_number, split_node_name
@@ -50,7 +51,9 @@ PORT = 6379
 FENCE_WAIT_S = 2.0
 FENCE_POLL_S = 0.1
 GONE_WAIT_S = 5.0  # for a StatefulSet that is made anew around its pods
-WHY_EVERY_S = 5.0  # how often Kubernetes is asked why a pod is not even made
+WHY_EVERY_S = 5.0  # how often Kubernetes is asked why a pod is not even made, or not started
+
+_log = logging.getLogger(__name__)
 
 
 class KubernetesPlatform:
@@ -80,6 +83,7 @@ class KubernetesPlatform:
         self._renewed = ""  # the configuration that all sets have
         self._why: dict[str, str] = {}  # why a pod of the set is not made, by the set's name
         self._asking: asyncio.Task[None] | None = None
+        self._freeing: asyncio.Task[None] | None = None
         self._wake: Callable[[], None] = lambda: None
         self.formed_before = False
         self.on_formed: Callable[[], Any] = lambda: None
@@ -138,6 +142,7 @@ class KubernetesPlatform:
                 missing.discard(name)
                 found[name] = _place(name, pod, present)
         self._ask_why({found[name].shard for name in missing})
+        self._free([pod for pod in pods if _waits_on_its_machine(pod)])
         order = sorted(found.values(), key=lambda n: (shard_number(n.shard), n.ordinal))
         return tuple(order)
 
@@ -164,6 +169,36 @@ class KubernetesPlatform:
                 told = sorted(listed["items"], key=_last_time)
                 if told:
                     self._why[shard] = f"not made: {told[-1]['message']}"
+
+    def _free(self, pods: list[Manifest]) -> None:
+        """Find out, beside the loop, whether these wait for ever, and let those be made anew.
+
+        A pod is placed once its volume is bound.  When the claim is deleted after that and before
+        the pod has started, the StatefulSet makes another claim, which waits for a pod to be placed
+        (WaitForFirstConsumer), while this pod, placed already, waits for the claim.
+        """
+        if pods and self.keeps_data and (self._freeing is None or self._freeing.done()):
+            self._freeing = asyncio.create_task(self._free_now(pods))
+
+    async def _free_now(self, pods: list[Manifest]) -> None:
+        await asyncio.sleep(WHY_EVERY_S)  # mostly they have started by then
+        with contextlib.suppress(ApiError):  # the next pass tries again
+            unbound = {
+                claim["metadata"]["name"]
+                for claim in await self._claims()
+                if claim.get("status", {}).get("phase") == "Pending"
+            }
+            for pod in pods:
+                meta = pod["metadata"]
+                if f"data-{meta['name']}" not in unbound:
+                    continue
+                now = await self._kube.get(PODS, meta["namespace"], meta["name"])
+                if now and now["metadata"]["uid"] == meta["uid"] and _waits_on_its_machine(now):
+                    _log.warning(
+                        "%s/%s waits for a volume that waits for a pod to be placed: it is made"
+                        " anew", meta["namespace"], meta["name"],
+                    )  # fmt: skip
+                    await self._delete_pod(now)
 
     async def spare_nodes(self) -> int | None:
         """As many as asked for can be started."""
@@ -358,8 +393,9 @@ class KubernetesPlatform:
     async def close(self, *, stop_nodes: bool) -> None:
         """Pods live without us."""
         del stop_nodes
-        if self._asking is not None:
-            self._asking.cancel()
+        for task in (self._asking, self._freeing):
+            if task is not None:
+                task.cancel()
 
     def _node_of(self, pod: Manifest) -> str:
         name: str = pod["metadata"]["name"]
@@ -411,6 +447,13 @@ def _ended(pod: Manifest) -> bool:
 def _backs_off(pod: Manifest) -> bool:
     waiting = _container(pod).get("waiting", {}).get("reason") == "CrashLoopBackOff"
     return waiting or pod.get("status", {}).get("phase") in {"Failed", "Succeeded"}
+
+
+def _waits_on_its_machine(pod: Manifest) -> bool:
+    """Whether it has a place and its container was never made."""
+    placed = pod["spec"].get("nodeName") and DELETION not in pod["metadata"]
+    pending = pod.get("status", {}).get("phase") == "Pending"
+    return bool(placed and pending and "running" not in _container(pod))
 
 
 def _pending(pod: Manifest) -> str:

@@ -75,6 +75,9 @@ class ProcessStore:
             "shards": 3,
             "replicasPerShard": 1,
             "failover": {"nodeTimeoutMs": NODE_TIMEOUT_MS},
+            # Their logs tell when replicas took over, also while slots move: a level of the spec's
+            # own is left alone then.
+            "config": {"loglevel": "verbose"},
         }
         if self.storage:
             spec["storage"] = {"size": "1Gi"}

@@ -151,6 +151,41 @@ def test_without_an_operator(namespace: str) -> None:
         until(lambda: not _left(store), lambda: f"everything to go: {_left(store)}")
 
 
+def test_a_pod_whose_claim_was_made_after_it_was_placed_is_made_anew(namespace: str) -> None:
+    """The pod waits for the new claim, and that for a pod to be placed: for ever, if left alone."""
+    store = Store(namespace)
+    store.apply()
+    store.until_calm()
+    replica = next(
+        node for node in map(store.node_of, store.pods()) if node not in store.masters().values()
+    )
+    claim = f"data-demo-{replica}"
+    with without_operator():
+        before = store.pod_of(replica)["metadata"]["uid"]
+        store.kubectl("delete", "cm", f"{store.name}-config")  # so that it does not start
+        store.delete_pods(replica)
+        stuck = until(lambda: _placed(store, replica, before), "the pod has a machine")
+        store.kubectl("delete", "pvc", claim, "--wait=false")
+        store.kubectl("patch", "pvc", claim, "--type=merge", "-p", '{"metadata":{"finalizers":[]}}')
+        until(lambda: claim in _waiting_claims(store), "another claim")
+    store.until_calm()
+    assert store.pod_of(replica)["metadata"]["uid"] not in {before, stuck}
+
+
+def _placed(store: Store, node: str, before: str) -> str | None:
+    """The uid of the node's new pod once it has a machine."""
+    for pod in store.pods():
+        uid: str = pod["metadata"]["uid"]
+        if store.node_of(pod) == node and uid != before and pod["spec"].get("nodeName"):
+            return uid
+    return None
+
+
+def _waiting_claims(store: Store) -> list[str]:
+    found = kubectl_json("-n", store.namespace, "get", "pvc")["items"]
+    return [claim["metadata"]["name"] for claim in found if claim["status"]["phase"] == "Pending"]
+
+
 def _left(store: Store) -> list[str]:
     kinds = "sts,pods,deploy,svc,cm,secret,netpol,pdb,role,rolebinding,sa,pvc"
     labels = "app.kubernetes.io/instance=demo"
