@@ -174,8 +174,8 @@ class KubernetesPlatform:
         """Find out, beside the loop, whether these wait for ever, and let those be made anew.
 
         A pod is placed once its volume is bound.  When the claim is deleted after that and before
-        the pod has started, the StatefulSet makes another claim, which waits for a pod to be placed
-        (WaitForFirstConsumer), while this pod, placed already, waits for the claim.
+        the pod has started, the pod waits for a claim that is not there; or the StatefulSet makes
+        another, which waits for a pod to be placed (WaitForFirstConsumer), and this one is already.
         """
         if pods and self.keeps_data and (self._freeing is None or self._freeing.done()):
             self._freeing = asyncio.create_task(self._free_now(pods))
@@ -183,22 +183,22 @@ class KubernetesPlatform:
     async def _free_now(self, pods: list[Manifest]) -> None:
         await asyncio.sleep(WHY_EVERY_S)  # mostly they have started by then
         with contextlib.suppress(ApiError):  # the next pass tries again
-            unbound = {
-                claim["metadata"]["name"]
-                for claim in await self._claims()
-                if claim.get("status", {}).get("phase") == "Pending"
-            }
             for pod in pods:
                 meta = pod["metadata"]
-                if f"data-{meta['name']}" not in unbound:
+                if await self._has_volume(meta["name"]):
                     continue
                 now = await self._kube.get(PODS, meta["namespace"], meta["name"])
                 if now and now["metadata"]["uid"] == meta["uid"] and _waits_on_its_machine(now):
                     _log.warning(
-                        "%s/%s waits for a volume that waits for a pod to be placed: it is made"
-                        " anew", meta["namespace"], meta["name"],
+                        "%s/%s waits for a volume whose claim was deleted: it is made anew",
+                        meta["namespace"], meta["name"],
                     )  # fmt: skip
                     await self._delete_pod(now)
+
+    async def _has_volume(self, pod: str) -> bool:
+        name = f"metadata.name=data-{pod}"
+        listed = await self._kube.list(CLAIMS, self._place.namespace, fields=name)
+        return any(claim["status"].get("phase") != "Pending" for claim in listed["items"])
 
     async def spare_nodes(self) -> int | None:
         """As many as asked for can be started."""

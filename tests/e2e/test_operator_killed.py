@@ -151,8 +151,8 @@ def test_without_an_operator(namespace: str) -> None:
         until(lambda: not _left(store), lambda: f"everything to go: {_left(store)}")
 
 
-def test_a_pod_whose_claim_was_made_after_it_was_placed_is_made_anew(namespace: str) -> None:
-    """The pod waits for the new claim, and that for a pod to be placed: for ever, if left alone."""
+def test_a_placed_pod_whose_claim_is_gone_is_made_anew(namespace: str) -> None:
+    """It waits for its claim, and another one for a pod to be placed: for ever, if left alone."""
     store = Store(namespace)
     store.apply()
     store.until_calm()
@@ -167,7 +167,7 @@ def test_a_pod_whose_claim_was_made_after_it_was_placed_is_made_anew(namespace: 
         stuck = until(lambda: _placed(store, replica, before), "the pod has a machine")
         store.kubectl("delete", "pvc", claim, "--wait=false")
         store.kubectl("patch", "pvc", claim, "--type=merge", "-p", '{"metadata":{"finalizers":[]}}')
-        until(lambda: claim in _waiting_claims(store), "another claim")
+        until(lambda: claim not in _bound_claims(store), "the claim is gone")
     store.until_calm()
     assert store.pod_of(replica)["metadata"]["uid"] not in {before, stuck}
 
@@ -181,9 +181,9 @@ def _placed(store: Store, node: str, before: str) -> str | None:
     return None
 
 
-def _waiting_claims(store: Store) -> list[str]:
+def _bound_claims(store: Store) -> list[str]:
     found = kubectl_json("-n", store.namespace, "get", "pvc")["items"]
-    return [claim["metadata"]["name"] for claim in found if claim["status"]["phase"] == "Pending"]
+    return [claim["metadata"]["name"] for claim in found if claim["status"]["phase"] == "Bound"]
 
 
 def _left(store: Store) -> list[str]:
