@@ -168,8 +168,8 @@ def test_a_placed_pod_whose_claim_is_gone_is_made_anew(namespace: str) -> None:
         store.kubectl("delete", "pvc", claim, "--wait=false")
         store.kubectl("patch", "pvc", claim, "--type=merge", "-p", '{"metadata":{"finalizers":[]}}')
         until(lambda: claim not in _bound_claims(store), "the claim is gone")
+    until(lambda: _placed(store, replica, stuck), "it is made anew")
     store.until_calm()
-    assert store.pod_of(replica)["metadata"]["uid"] not in {before, stuck}
 
 
 def _placed(store: Store, node: str, before: str) -> str | None:
