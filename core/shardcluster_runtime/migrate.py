@@ -113,6 +113,8 @@ async def move_slots(
         work.cancel()
         await asyncio.wait({work, stopper})
         state.close()
+        for node in nodes.values():
+            node.give_up()
     if not work.cancelled():
         work.result()  # a bug in the workers must be heard
     return SliceResult(

@@ -207,6 +207,16 @@ class MigrationNode:
                 raise NodeTrouble(message)
         return replies
 
+    def give_up(self) -> None:
+        """Nothing more is asked of it: SETSLOTs that wait for its replicas are not done any more.
+
+        The node would do them as soon as these answer, a second later maybe, when another has taken
+        the slots over by right.  It forgets what a client waits for whose connection ends.
+        """
+        for lane in self._lanes:
+            if lane.waiting:
+                lane.abort()
+
     async def _on(
         self,
         connections: Sequence[NodeConnection],

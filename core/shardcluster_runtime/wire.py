@@ -337,6 +337,13 @@ class NodeConnection(asyncio.Protocol):
             self._transport.close()
         self._ended("closed here")
 
+    def abort(self) -> None:
+        """`close`, but what hasn't left by now never does."""
+        if self._transport is not None:
+            self._outgoing.clear()
+            self._transport.abort()
+        self._ended("given up here")
+
     def _flush(self) -> None:
         if self._outgoing and self._transport is not None:
             self._writes += 1

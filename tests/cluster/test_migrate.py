@@ -400,6 +400,39 @@ async def test_a_replica_that_does_not_follow_keeps_slots_from_closing() -> None
         ours.end()
 
 
+async def test_a_slot_that_waits_for_a_replica_is_not_set_once_that_is_given_up() -> None:
+    """Else it would be when the replica answers, whoever has taken the slot over meanwhile."""
+    async with mini_cluster(2, owners=2, replicas=1) as cluster:
+        master, other = cluster.masters
+        replica = cluster.replicas[0]
+        slots = list(await master.slots())[:8]
+        command = ("MIGRATING", other.peer().node_id)
+        lanes = LanePool(Credentials())
+        for given_up in (True, False):
+            node = MigrationNode(master.peer(), 1)
+            await node.prepare(lanes, 4)
+            replica.signal(signal.SIGSTOP)
+            try:
+                setting = asyncio.create_task(
+                    node.set_slots([("CLUSTER", "SETSLOT", slot, *command) for slot in slots])
+                )
+                await asyncio.sleep(0.3)  # they are at the node, and wait
+                assert not setting.done()
+                setting.cancel()
+                await asyncio.wait({setting})
+                if given_up:
+                    node.give_up()
+                    await asyncio.sleep(0.3)
+            finally:
+                replica.signal(signal.SIGCONT)
+            later = MigrationNode(master.peer(), 1)
+            await later.prepare(lanes, 4)
+            await later.replicated()  # so the replica is heard, and what waited for it is done
+            found = [found.slot for found in (await master.view()).migrating]
+            assert found == ([] if given_up else slots)
+        lanes.close()
+
+
 def _write_on(port: int, writer: int, ended: threading.Event) -> dict[str, int]:
     """Counters and values through a cluster client until `ended`; yields what was acknowledged.
 
