@@ -452,6 +452,16 @@ def _write_on(port: int, writer: int, ended: threading.Event) -> dict[str, int]:
     return acknowledged
 
 
+async def _move_all(cluster: MiniCluster, moves: Sequence[Move], pace: Pace) -> None:
+    """In as many slices as it takes, as the loop does: a busy node takes no connection in time."""
+    left = list(moves)
+    async with asyncio.timeout(4 * LONG_S):
+        while left:
+            result = await _move(cluster, left, pace=pace)
+            assert not result.failures
+            left = [move for move in left if move.slot not in result.moved_slots]
+
+
 async def test_no_acknowledged_write_is_lost_while_slots_move() -> None:
     """Cluster clients write all the time; counters are exact and every value is there."""
     async with mini_cluster(4, owners=3, replicas=1) as cluster:
@@ -469,14 +479,12 @@ async def test_no_acknowledged_write_is_lost_while_slots_move() -> None:
             for number in range(3)
         ]
         try:
-            result = await _move(cluster, moves, pace=SLOW)
+            await _move_all(cluster, moves, SLOW)
             back = [Move(move.slot, "m3", move.source) for move in moves[::3]]
-            returned = await _move(cluster, back)
+            await _move_all(cluster, back, FAST)
         finally:
             ended.set()
         written = [await writer for writer in writers]
-        assert not result.failures + returned.failures
-        assert len(result.moved_slots) == len(moves)
         await eventually(cluster.one_owner_each, "one owner for each slot")
         owner = {slot: node for node in cluster.masters for slot in await node.slots()}
         for acknowledged in written:
