@@ -208,14 +208,15 @@ class MigrationNode:
         return replies
 
     def give_up(self) -> None:
-        """Nothing more is asked of it: SETSLOTs that wait for its replicas are not done any more.
+        """Nothing more is asked of it: what it has not answered is not done any more.
 
-        The node would do them as soon as these answer, a second later maybe, when another has taken
-        the slots over by right.  It forgets what a client waits for whose connection ends.
+        SETSLOTs wait for its replicas; it would do them as soon as these answer, a second later
+        maybe, when another has taken the slots over by right.  It forgets what a client waits for
+        whose connection ends.
         """
-        for lane in self._lanes:
-            if lane.waiting:
-                lane.abort()
+        for connection in (*self._lanes, self.peer.connection):
+            if connection.waiting:
+                connection.abort()
 
     async def _on(
         self,
@@ -237,7 +238,7 @@ class MigrationNode:
             # Its late answers must not be taken for answers to something else.
             self.lost = True
             for connection in connections:
-                connection.close()
+                connection.abort()
             message = f"{self.name} did not answer within {timeout_s:g} s."
             raise NodeTrouble(message) from error
         except ConnectionLost as error:

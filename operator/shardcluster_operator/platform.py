@@ -142,7 +142,7 @@ class KubernetesPlatform:
                 missing.discard(name)
                 found[name] = _place(name, pod, present)
         self._ask_why({found[name].shard for name in missing})
-        self._free([pod for pod in pods if _waits_on_its_machine(pod)])
+        self._free([pod for pod in pods if _claim_waited_for(pod)])
         order = sorted(found.values(), key=lambda n: (shard_number(n.shard), n.ordinal))
         return tuple(order)
 
@@ -177,7 +177,7 @@ class KubernetesPlatform:
         the pod has started, the pod waits for a claim that is not there; or the StatefulSet makes
         another, which waits for a pod to be placed (WaitForFirstConsumer), and this one is already.
         """
-        if pods and self.keeps_data and (self._freeing is None or self._freeing.done()):
+        if pods and (self._freeing is None or self._freeing.done()):
             self._freeing = asyncio.create_task(self._free_now(pods))
 
     async def _free_now(self, pods: list[Manifest]) -> None:
@@ -185,20 +185,21 @@ class KubernetesPlatform:
         with contextlib.suppress(ApiError):  # the next pass tries again
             for pod in pods:
                 meta = pod["metadata"]
-                if await self._has_volume(meta["name"]):
+                if await self._bound(_claim_waited_for(pod)):
                     continue
                 now = await self._kube.get(PODS, meta["namespace"], meta["name"])
-                if now and now["metadata"]["uid"] == meta["uid"] and _waits_on_its_machine(now):
+                if now and now["metadata"]["uid"] == meta["uid"] and _claim_waited_for(now):
                     _log.warning(
                         "%s/%s waits for a volume whose claim was deleted: it is made anew",
                         meta["namespace"], meta["name"],
                     )  # fmt: skip
                     await self._delete_pod(now)
 
-    async def _has_volume(self, pod: str) -> bool:
-        name = f"metadata.name=data-{pod}"
+    async def _bound(self, claim: str) -> bool:
+        name = f"metadata.name={claim}"
         listed = await self._kube.list(CLAIMS, self._place.namespace, fields=name)
-        return any(claim["status"].get("phase") != "Pending" for claim in listed["items"])
+        phases = [found.get("status", {}).get("phase", "Pending") for found in listed["items"]]
+        return any(phase != "Pending" for phase in phases)
 
     async def spare_nodes(self) -> int | None:
         """As many as asked for can be started."""
@@ -449,11 +450,13 @@ def _backs_off(pod: Manifest) -> bool:
     return waiting or pod.get("status", {}).get("phase") in {"Failed", "Succeeded"}
 
 
-def _waits_on_its_machine(pod: Manifest) -> bool:
-    """Whether it has a place and its container was never made."""
+def _claim_waited_for(pod: Manifest) -> str:
+    """The claim of a pod that has a place and never ran; empty for any other, and without one."""
     placed = pod["spec"].get("nodeName") and DELETION not in pod["metadata"]
-    pending = pod.get("status", {}).get("phase") == "Pending"
-    return bool(placed and pending and "running" not in _container(pod))
+    if not placed or pod.get("status", {}).get("phase") != "Pending":
+        return ""
+    claims = (volume.get("persistentVolumeClaim") for volume in pod["spec"].get("volumes", ()))
+    return next((claim["claimName"] for claim in claims if claim), "")
 
 
 def _pending(pod: Manifest) -> str:

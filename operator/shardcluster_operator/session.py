@@ -339,6 +339,7 @@ class Session:
             version = state["version"]
             try:
                 await self._say(state)
+                logged = ""
             except ApiError as error:
                 if str(error) != logged:  # while a namespace ends each attempt is refused alike
                     _log.warning("%s/%s: %s", self.namespace, self.name, error)

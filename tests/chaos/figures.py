@@ -48,8 +48,8 @@ _SOAK = """\
 ## Under load
 
 `make soak`: wrk at a steady share of what the gateway took right before, nine GETs to one PUT, and
-a fault every 20 s. The nodes have disks; neither the gateway nor the controller is
-killed, so that what they hold can be followed.
+a fault every 20 s. The nodes have disks; neither the gateway nor the controller is killed, so that
+what they hold can be followed.
 """
 
 

@@ -11,6 +11,7 @@ import pytest
 from redis.cluster import RedisCluster
 
 from shardcluster.actions import Move
+from shardcluster.cluster_nodes import parse_info
 from shardcluster.slots import key_slot
 from shardcluster_runtime.migrate import LanePool, MigrateOptions, Pace, SliceResult, move_slots
 from shardcluster_runtime.migrate_node import MigrationNode, NodeTrouble, read_offsets
@@ -416,13 +417,12 @@ async def test_a_slot_that_waits_for_a_replica_is_not_set_once_that_is_given_up(
                 setting = asyncio.create_task(
                     node.set_slots([("CLUSTER", "SETSLOT", slot, *command) for slot in slots])
                 )
-                await asyncio.sleep(0.3)  # they are at the node, and wait
-                assert not setting.done()
+                await eventually(lambda: _blocked(master, 4), "each lane waits")
                 setting.cancel()
                 await asyncio.wait({setting})
                 if given_up:
                     node.give_up()
-                    await asyncio.sleep(0.3)
+                    await eventually(lambda: _blocked(master, 0), "nobody waits")
             finally:
                 replica.signal(signal.SIGCONT)
             later = MigrationNode(master.peer(), 1)
@@ -431,6 +431,12 @@ async def test_a_slot_that_waits_for_a_replica_is_not_set_once_that_is_given_up(
             found = [found.slot for found in (await master.view()).migrating]
             assert found == ([] if given_up else slots)
         lanes.close()
+
+
+async def _blocked(node: MiniNode, clients: int) -> bool:
+    """Whether the node lets so many clients wait."""
+    info = parse_info((await node.call("INFO", "clients")).decode())
+    return int(info["blocked_clients"]) == clients
 
 
 def _write_on(port: int, writer: int, ended: threading.Event) -> dict[str, int]:
