@@ -191,7 +191,7 @@ class SlotMap:
 
     def _claim(self, peer: PeerView, route: ShardRoute, now_s: float) -> bool:
         # Views come many times a second while a master is sought, and each look at all slots holds
-        # the event loop for a millisecond.
+        # the event loop for milliseconds.
         if route.held_version == self.version and route.held == peer.slots:
             return False
         changed = refused = False
