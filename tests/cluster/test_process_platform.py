@@ -223,6 +223,8 @@ class TestPorts:
     async def test_ports_that_somebody_has_are_passed_over(self, make: Maker) -> None:
         """The port itself or the bus port above it."""
         with socket.socket() as first, socket.socket() as second:
+            for one in (first, second):  # a connection of the test before may be ending there
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             first.bind(("127.0.0.1", make.base_port))
             first.listen()
             second.bind(("127.0.0.1", make.base_port + 1 + 10_000))
